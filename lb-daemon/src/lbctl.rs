@@ -1,0 +1,1 @@
+//! `lbctl`: one request to the daemon, printed as a table or as JSON.

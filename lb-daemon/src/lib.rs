@@ -1,0 +1,8 @@
+//! `lbd`, the daemon of a director, and `lbctl`, its command line.
+//!
+//! Pure modules (`config`, `maglev`, `reconcile`, `service`) do no I/O and read no clock.
+
+pub mod config;
+pub mod control;
+pub mod lbctl;
+pub mod service;

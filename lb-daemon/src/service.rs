@@ -1,0 +1,61 @@
+//! What a director serves: virtual services and their real servers.
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddrV4},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// A VIP, port and protocol, with the real servers behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualService {
+    /// Unique within a configuration.
+    pub name: String,
+    pub address: SocketAddrV4,
+    pub protocol: Protocol,
+    pub forwarding: Forwarding,
+    /// Slots of the Maglev table; a prime.
+    pub table_size: u32,
+    /// Addresses are unique within a service; in the order of the file.
+    pub real_servers: Vec<RealServer>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RealServer {
+    pub address: Ipv4Addr,
+    /// The share of slots relative to the other real servers; 0 takes no new flows.
+    pub weight: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+/// How a packet reaches the real server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Forwarding {
+    /// Direct server return on one layer-2 segment: both MAC addresses are rewritten.
+    Dr,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+impl fmt::Display for Forwarding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dr => "dr",
+        })
+    }
+}
