@@ -3,13 +3,22 @@
 //! [`load`] is the only way to obtain a [`Config`], so the rest of the daemon never meets an
 //! unchecked one. It reports every fault it finds, each with its place in the file.
 
-use std::{net::Ipv4Addr, num::NonZeroU8, path::Path, time::Duration};
+use std::{fmt, net::Ipv4Addr, num::NonZeroU8, path::Path, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use crate::service::VirtualService;
 
+mod check;
 pub mod edit;
+mod fault;
+mod file;
+pub mod nearest;
+mod raw;
+mod value;
+
+pub use fault::{ConfigErrors, Fault};
+pub use file::{ReadError, read};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -61,11 +70,27 @@ pub struct Vip {
     pub prefix_len: u8,
 }
 
-/// Every fault found in one file, in file order; never empty.
-#[derive(Debug)]
-pub struct ConfigErrors {}
+impl fmt::Display for Vip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix_len)
+    }
+}
 
 /// Checks the text of the configuration file `file`, whose name appears in the faults.
-pub fn load(_file: &Path, _text: &str) -> Result<Config, ConfigErrors> {
-    todo!()
+pub fn load(file: &Path, text: &str) -> Result<Config, ConfigErrors> {
+    let faults = fault::Faults::new(text);
+    let config = match toml::de::DeTable::parse(text) {
+        Ok(written) => {
+            let root = raw::Section::root(written.get_ref(), &faults);
+            check::file(root)
+        }
+        Err(error) => {
+            faults.add(error.span().unwrap_or(0..0), "", error.message());
+            None
+        }
+    };
+    faults.verdict(file, config)
 }
+
+#[cfg(test)]
+mod tests;

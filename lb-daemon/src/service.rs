@@ -3,9 +3,15 @@
 use std::{
     fmt,
     net::{Ipv4Addr, SocketAddrV4},
+    ops::RangeInclusive,
 };
 
 use serde::{Deserialize, Serialize};
+
+/// Slots of a Maglev table; must be a prime.
+pub const TABLE_SIZES: RangeInclusive<u32> = 1_021..=655_373;
+pub const DEFAULT_TABLE_SIZE: u32 = 65_537;
+pub const DEFAULT_WEIGHT: u16 = 1;
 
 /// A VIP, port and protocol, with the real servers behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,18 +34,22 @@ pub struct RealServer {
     pub weight: u16,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
+    #[default]
     Tcp,
     Udp,
 }
 
 /// How a packet reaches the real server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Forwarding {
     /// Direct server return on one layer-2 segment: both MAC addresses are rewritten.
+    #[default]
     Dr,
 }
 
