@@ -53,10 +53,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     become_drill(&toolchain, &release, &args.options)
 }
 
-/// One cargo run for the daemon and the drill: the crates that both use are built once, with the same features.
+/// One cargo run for the daemon and the drill: the crates that both use are built once, with the
+/// same features.
 const BUILD: [&str; 7] = ["build", "--release", "-p", "lb-daemon", "-p", "tests", "--bins"];
 
-/// The drill's own help where it is built; making a person wait for a build in order to read is no answer.
+/// The drill's own help where it is built; making a person wait for a build in order to read is no
+/// answer.
 fn help(release: &Path, options: &[OsString]) -> anyhow::Result<ExitCode> {
     if release.join("drill").exists() {
         eprintln!(

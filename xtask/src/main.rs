@@ -1,7 +1,8 @@
 //! Every chore of this repository: `cargo xtask --help`.
 //!
-//! One file per verb. A verb first lets [`setup`] look for what it needs, then starts cargo or a binary of ours; nothing
-//! of ours is linked in, so that the chores work while the crates do not compile.
+//! One file per verb. A verb first lets [`setup`] look for what it needs, then starts cargo or a
+//! binary of ours; nothing of ours is linked in, so that the chores work while the crates do not
+//! compile.
 
 mod build;
 mod check;

@@ -9,8 +9,9 @@ use anyhow::Context;
 
 use crate::workspace;
 
-/// What `cargo run` and rustup's proxies leave in our environment. A nested cargo that finds them uses another toolchain
-/// than the pinned one, or hands this crate's name to build scripts; rustup counts its own depth and gives up.
+/// What `cargo run` and rustup's proxies leave in our environment. A nested cargo that finds them
+/// uses another toolchain than the pinned one, or hands this crate's name to build scripts; rustup
+/// counts its own depth and gives up.
 const LEFT_BY_CARGO: [&str; 8] = [
     "CARGO",
     "CARGO_CRATE_NAME",
@@ -23,7 +24,8 @@ const LEFT_BY_CARGO: [&str; 8] = [
 ];
 const LEFT_BY_CARGO_PREFIXES: [&str; 3] = ["CARGO_BIN_", "CARGO_MANIFEST_", "CARGO_PKG_"];
 
-/// A command at the root of the repository, with the environment of the person and not of the cargo that started us.
+/// A command at the root of the repository, with the environment of the person and not of the cargo
+/// that started us.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.current_dir(workspace::root());
@@ -39,7 +41,8 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// The cargo of the pinned toolchain: rustup's proxy on `PATH`; without rustup, the very cargo that started us.
+/// The cargo of the pinned toolchain: rustup's proxy on `PATH`; without rustup, the very cargo that
+/// started us.
 pub(crate) fn cargo_program() -> OsString {
     match find("cargo", &[]) {
         Some(_) => "cargo".into(),

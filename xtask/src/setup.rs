@@ -1,7 +1,8 @@
 //! `cargo xtask setup`: what the other verbs need, found or installed.
 //!
-//! [`facts`] looks, [`plan`] decides (pure), [`report`] says it, [`install`] does it. Every verb calls [`ensure`] first;
-//! where nothing is missing it costs one `rustc --print sysroot` and a few looks at the file system, and says nothing.
+//! [`facts`] looks, [`plan`] decides (pure), [`report`] says it, [`install`] does it. Every verb
+//! calls [`ensure`] first; where nothing is missing it costs one `rustc --print sysroot` and a few
+//! looks at the file system, and says nothing.
 
 mod facts;
 mod host;
@@ -50,7 +51,8 @@ pub(crate) enum Needs {
 /// How to start cargo so that the XDP programs build.
 #[derive(Default)]
 pub(crate) struct Toolchain {
-    /// The rustc with a prebuilt `core` for BPF; `None` where the pinned toolchain builds `core` from rust-src.
+    /// The rustc with a prebuilt `core` for BPF; `None` where the pinned toolchain builds `core`
+    /// from rust-src.
     bpf_rustc: Option<PathBuf>,
     /// Where bpf-linker is, when that is not on `PATH`.
     linker_directory: Option<PathBuf>,
@@ -141,12 +143,10 @@ pub(crate) fn ensure(needs: Needs) -> anyhow::Result<Toolchain> {
 fn after(rest: &[Step], needs: Needs, log: &install::Log) -> anyhow::Result<Facts> {
     let mut facts = Facts::gather(needs)?;
     match rest.first() {
-        // The one step with another way: rustup has no rust-src for us, Debian's rustc-web has a `core`.
+        // The one step with another way: rustup has no rust-src for us, Debian's rustc-web has a
+        // `core`.
         Some(Step::RustSrc) => {
-            eprintln!(
-                "setup: rustup has no rust-src for this toolchain; log: {}",
-                log.path().display()
-            );
+            eprintln!("setup: rustup could not add rust-src: {}", log.last_line());
             facts.refuse_rustup();
             Ok(facts)
         }

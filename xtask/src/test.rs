@@ -37,7 +37,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let toolchain = setup::ensure(Needs::Lab)?;
     let started = Instant::now();
-    // The end-to-end tests start these; cargo test alone builds the binaries of a test's own crate only.
+    // The end-to-end tests start these; cargo test alone builds the binaries of a test's own crate
+    // only.
     let status = process::status(toolchain.cargo().args(["build", "--workspace", "--bins"]))?;
     if !status.success() {
         return Ok(process::exit_code(status));
@@ -97,7 +98,8 @@ struct Total {
 }
 
 impl Total {
-    /// A line such as `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; …`; any other changes nothing.
+    /// A line such as `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; …`; any other
+    /// changes nothing.
     fn add(&mut self, line: &str) {
         let Some((_, counts)) =
             line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". "))

@@ -10,8 +10,9 @@ pub(crate) fn root() -> &'static Path {
 
 /// Cargo's target directory, wherever the environment or a configuration file has put it.
 ///
-/// This program is `TARGET/PROFILE/xtask`; reading that is right for `CARGO_TARGET_DIR`, for `build.target-dir` and for
-/// `build.target` (then it is the triple's folder, which holds the release binaries as well).
+/// This program is `TARGET/PROFILE/xtask`; reading that is right for `CARGO_TARGET_DIR`, for
+/// `build.target-dir` and for `build.target` (then it is the triple's folder, which holds the
+/// release binaries as well).
 pub(crate) fn target_dir() -> PathBuf {
     std::env::current_exe()
         .ok()

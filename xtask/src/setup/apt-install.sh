@@ -1,9 +1,9 @@
 # Installs Debian packages without starting or enabling the services in them.
 #
 # usage: sh apt-install.sh POLICY PACKAGE...
-# POLICY is /usr/sbin/policy-rc.d: while it exits with 101, maintainer scripts start no service. Where the machine has
-# one of its own, that one is left to decide. A shell script, because it runs as root where its caller may not, and
-# removes the file also when its caller was killed.
+# POLICY is /usr/sbin/policy-rc.d: while it exits with 101, maintainer scripts start no service.
+# Where the machine has one of its own, that one is left to decide. A shell script, because it runs
+# as root where its caller may not, and removes the file also when its caller was killed.
 set -eu
 policy=$1
 shift

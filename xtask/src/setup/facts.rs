@@ -17,7 +17,8 @@ pub(super) const BPF_RUSTC: &str = "TANDEM_BPF_RUSTC";
 /// The linker's oldest version that reads the pinned toolchain's LLVM 22.
 pub(super) const LINKER_VERSION: [u32; 3] = [0, 13, 0];
 
-/// The link that only llvm-22-dev brings; bpf-linker, as we install it, starts with what it points to.
+/// The link that only llvm-22-dev brings; bpf-linker, as we install it, starts with what it points
+/// to.
 const LLVM: &str = "/usr/lib/llvm-22/lib/libLLVM.so";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_BPF_CORE: &str = "/usr/lib/rustlib/bpfel-unknown-none/lib";
@@ -93,7 +94,8 @@ fn core() -> anyhow::Result<Core> {
     if let Some(rustc) = std::env::var_os(BPF_RUSTC) {
         return Ok(Core::Prebuilt(rustc.into()));
     }
-    // The one the person chose for the workspace may be another than the pinned one; the programs are built by that.
+    // The one the person chose for the workspace may be another than the pinned one; the programs
+    // are built by that.
     let output =
         process::command("rustc").args(["--print", "sysroot"]).output().context("start rustc")?;
     if !output.status.success() {
@@ -128,8 +130,8 @@ fn linker() -> (Linker, Option<PathBuf>) {
     } else {
         file.parent().map(Path::to_path_buf)
     };
-    // Cargo's own record is cheaper than a start of the linker with its 130 MB of LLVM, but is silent on whether that LLVM
-    // is still there.
+    // Cargo's own record is cheaper than a start of the linker with its 130 MB of LLVM, but is
+    // silent on whether that LLVM is still there.
     let recorded = file
         .parent()
         .and_then(Path::parent)

@@ -73,10 +73,11 @@ impl Host {
 
 fn system() -> System {
     let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    if process::find("apt-get", &[]).is_none() {
-        return System::Other(os_release(&text, "PRETTY_NAME").unwrap_or("this system").into());
+    let system = system_named(&text);
+    if system == System::Debian && process::find("apt-get", &[]).is_none() {
+        return System::Other("a Debian without apt-get".into());
     }
-    system_named(&text)
+    system
 }
 
 fn system_named(text: &str) -> System {

@@ -49,14 +49,24 @@ impl Log {
 
     /// The last lines, indented.
     pub(super) fn tail(&self) -> String {
-        let text = end_of(&self.path, 8192);
-        let lines: Vec<&str> = text.lines().collect();
-        lines
-            .iter()
-            .skip(lines.len().saturating_sub(15))
-            .map(|line| format!("    {line}\n"))
-            .collect()
+        let lines = last_lines(&end_of(&self.path, 8192), 15);
+        lines.iter().map(|line| format!("    {line}\n")).collect()
     }
+
+    /// What the last tool said last.
+    pub(super) fn last_line(&self) -> String {
+        last_lines(&end_of(&self.path, 1024), 1).concat()
+    }
+}
+
+/// The last ones that are not empty. A line that a tool has written over is as it was left.
+fn last_lines(text: &str, count: usize) -> Vec<String> {
+    let lines =
+        text.lines().filter_map(|line| line.rsplit('\r').find(|part| !part.trim().is_empty()));
+    let mut lines: Vec<String> =
+        lines.rev().take(count).map(|line| line.trim_end().into()).collect();
+    lines.reverse();
+    lines
 }
 
 fn end_of(path: &Path, bytes: u64) -> String {
@@ -97,7 +107,8 @@ pub(super) fn all<'a>(steps: &'a [Step], host: &Host, log: &Log) -> anyhow::Resu
 fn one(step: &Step, number: &str, host: &Host, log: &Log) -> anyhow::Result<bool> {
     match step {
         Step::RustSrc | Step::Linker => watch(step, number, host, log),
-        // One broken third-party list fails the update; whether it mattered shows in the installation.
+        // One broken third-party list fails the update; whether it mattered shows in the
+        // installation.
         Step::RefreshLists => watch(step, number, host, log).map(|_| true),
         Step::Packages(_) => {
             // A package that the lists name may be gone from the archive a moment later.
@@ -132,9 +143,7 @@ fn spinner(text: String, log: PathBuf) -> ProgressBar {
     }
     const WIDTH: usize = 60;
     let tail = move |_: &ProgressState, out: &mut dyn std::fmt::Write| {
-        let text = end_of(&log, 512);
-        let line =
-            text.split(['\n', '\r']).rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+        let line = last_lines(&end_of(&log, 1024), 1).concat();
         let _ = out.write_str(&line.trim().chars().take(WIDTH).collect::<String>());
     };
     let style = ProgressStyle::with_template("{spinner} {msg}  {elapsed}  {tail:.dim}")
@@ -169,7 +178,8 @@ fn command(step: &Step, host: &Host) -> Command {
 
 fn linker() -> Command {
     let mut command = process::command(process::cargo_program());
-    // These are meant for the workspace; cargo install would leave its products there, or build for another machine.
+    // These are meant for the workspace; cargo install would leave its products there, or build for
+    // another machine.
     for name in ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
         command.env_remove(name);
     }
@@ -195,6 +205,13 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::process::ExitStatusExt;
+
+    #[test]
+    fn the_end_of_a_log_is_what_a_terminal_would_show() {
+        let text = "first\n\n(Reading database ... 5%\r(Reading database ... 10%\r\nE: no such package\n\n";
+        assert_eq!(last_lines(text, 2), ["(Reading database ... 10%", "E: no such package"]);
+        assert_eq!(last_lines("", 2), [""; 0]);
+    }
 
     #[test]
     fn no_service_starts_while_packages_are_installed_and_no_trace_stays() {

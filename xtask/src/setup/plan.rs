@@ -3,7 +3,8 @@
 use super::facts::{Core, Facts, Linker};
 use super::host::{Lists, Privilege, Rustup, System};
 
-/// A Debian package, known to be there by a program of its own; so a nginx of another origin will do.
+/// A Debian package, known to be there by a program of its own; so a nginx of another origin will
+/// do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Package {
     pub(super) name: &'static str,
@@ -124,7 +125,7 @@ pub(super) fn plan(facts: &Facts) -> Plan {
     if !packages.is_empty() {
         match (&facts.host.system, facts.host.privilege) {
             (System::Other(name), _) => {
-                why.push(format!("{name} is not Debian: its package names are not known here"))
+                why.push(format!("packages are installed on Debian only, and this is {name}"))
             }
             (System::Debian, Privilege::None) => {
                 why.push("apt-get needs root, and sudo is not here or would ask".into())
@@ -197,7 +198,7 @@ mod tests {
         let Plan::ByHand { why, steps } = plan(&Facts { host: not_debian(), ..fresh() }) else {
             panic!("apt-get where there is none")
         };
-        assert_eq!(why, ["Fedora Linux 42 is not Debian: its package names are not known here"]);
+        assert_eq!(why, ["packages are installed on Debian only, and this is Fedora Linux 42"]);
         assert!(!steps.contains(&Step::RefreshLists));
     }
 

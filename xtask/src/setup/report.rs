@@ -10,8 +10,9 @@ use super::plan::{LAB, Package, Step};
 /// Where Debian's llvm-22-dev is; llvm-sys asks for it under this name.
 pub(super) const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 
-/// cargo's. The feature is the LLVM to build with; the default one is newer than the pinned toolchain's, and than Debian's.
-/// `--force`: a linker that is recorded but does not start is built again.
+/// cargo's. The feature is the LLVM to build with; the default one is newer than the pinned
+/// toolchain's, and than Debian's. `--force`: a linker that is recorded but does not start is built
+/// again.
 pub(super) const LINKER_ARGS: [&str; 9] = [
     "install",
     "bpf-linker",
