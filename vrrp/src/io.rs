@@ -1,37 +1,106 @@
 //! Drives virtual routers: sockets, timers and actions in order, on a thread of their own.
+//!
+//! The thread waits for nothing but the sockets, its timers and [`Vrrp`]'s requests. It holds no lock,
+//! opens no file and asks no name server; on its way lie the kernel and the [`Observer`].
 
-use std::{collections::BTreeMap, net::Ipv4Addr, num::NonZeroU8, time::Duration};
+mod address;
+mod announce;
+mod config;
+mod instance;
+mod realtime;
+mod socket;
+mod thread;
 
-/// One virtual router, as configured.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct RouterConfig {
-    /// Unique; tells a changed router from a new one in [`Vrrp::reconfigure`].
-    pub name: String,
-    /// The interface that the VIPs live on and advertisements go through.
-    pub interface: String,
-    /// Unique on its interface.
-    pub vrid: NonZeroU8,
-    /// 255 for the owner of the VIPs.
-    pub priority: NonZeroU8,
-    /// Advertisement interval: whole centiseconds, 10 ms to 40.95 s.
-    pub interval: Duration,
-    /// Whether to take over from an active router of lower priority.
-    pub preempt: bool,
-    /// How long to know an active router of lower priority before it is preempted.
-    pub preempt_delay: Duration,
-    /// Follow the state and are advertised; 1 to 255 of them.
-    pub vips: Vec<Vip>,
-    /// Follow the state without being advertised.
-    pub more_vips: Vec<Vip>,
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    net::Ipv4Addr,
+    os::unix::net::UnixStream,
+    sync::mpsc::{Sender, channel},
+    thread::{Builder, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use tracing::error;
+
+pub use self::config::{RouterConfig, StartError, Vip};
+use self::thread::{Command, Thread};
+
+/// The VRRP thread.
+///
+/// To drop it resigns all virtual routers without waiting for it; [`Vrrp::shutdown`] waits.
+pub struct Vrrp {
+    commands: Sender<Command>,
+    wake: UnixStream,
+    thread: JoinHandle<()>,
 }
 
-/// An address that follows the state of a virtual router.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Vip {
-    /// The VIP.
-    pub address: Ipv4Addr,
-    /// Length of the prefix that it is added with, 0 to 32.
-    pub prefix_len: u8,
+impl Vrrp {
+    /// Starts the thread, in the network namespace of the caller, and on it the virtual routers.
+    ///
+    /// # Errors
+    ///
+    /// An interface that does not exist, is not Ethernet or has no IPv4 address of its own; two
+    /// routers with the same name, VRID or VIP; an interval that the protocol cannot express; a
+    /// socket that is not permitted.
+    pub fn start(
+        routers: Vec<RouterConfig>,
+        observer: Box<dyn Observer>,
+    ) -> Result<Self, StartError> {
+        let (commands, requests) = channel();
+        let (wake, woken) = UnixStream::pair().map_err(cannot_start)?;
+        wake.set_nonblocking(true).map_err(cannot_start)?;
+        woken.set_nonblocking(true).map_err(cannot_start)?;
+        let state = Thread::open(requests, woken, observer).map_err(cannot_start)?;
+        let thread =
+            Builder::new().name("vrrp".into()).spawn(|| state.run()).map_err(cannot_start)?;
+        let vrrp = Self { commands, wake, thread };
+        match vrrp.reconfigure(routers) {
+            Ok(()) => Ok(vrrp),
+            Err(error) => {
+                vrrp.shutdown();
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes `routers` the set that runs; told apart by name.
+    ///
+    /// A router that is as it was is not touched. One that is gone or has changed resigns first, and
+    /// the changed one starts once it has left: that goes on after the return.
+    ///
+    /// # Errors
+    ///
+    /// As [`Vrrp::start`]; then nothing has changed.
+    pub fn reconfigure(&self, routers: Vec<RouterConfig>) -> Result<(), StartError> {
+        self.ask(|reply| Command::Reconfigure(routers, reply))
+            .unwrap_or_else(|| Err(cannot_start("the thread has ended")))
+    }
+
+    /// The state of every virtual router, in configured order, then of those that are leaving.
+    pub fn snapshot(&self) -> Vec<RouterSnapshot> {
+        self.ask(Command::Snapshot).unwrap_or_default()
+    }
+
+    /// Resigns all virtual routers and returns once each has left: at once when none is active, else
+    /// when the successor is heard, within twice the advertisement interval.
+    pub fn shutdown(self) {
+        let Self { commands, wake, thread } = self;
+        // The thread takes the closed channel as the request.
+        drop((commands, wake));
+        if thread.join().is_err() {
+            error!("vrrp thread panicked");
+        }
+    }
+
+    /// `None` when the thread has ended.
+    fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = channel();
+        self.commands.send(command(reply)).ok()?;
+        // When it is full, the thread has enough to wake up for.
+        let _ = (&self.wake).write(&[0]);
+        answer.recv().ok()
+    }
 }
 
 /// Whether this node answers for the VIPs of a virtual router.
@@ -48,18 +117,6 @@ pub trait Observer: Send {
     /// [`Role::Active`] is reported before the VIPs are added and announced,
     /// [`Role::Inactive`] after they have been removed.
     fn role(&mut self, router: &str, role: Role);
-}
-
-/// Why a set of virtual routers cannot be run.
-#[derive(thiserror::Error, Debug)]
-#[error("virtual router {router} on {interface}: {cause}")]
-pub struct StartError {
-    /// Name of the virtual router.
-    pub router: String,
-    /// Its interface.
-    pub interface: String,
-    /// What was found, what was expected.
-    pub cause: String,
 }
 
 /// What a virtual router does, at one moment.
@@ -91,32 +148,18 @@ pub struct RouterSnapshot {
     pub advertisements_sent: u64,
     /// Advertisements that were heeded.
     pub advertisements_received: u64,
-    /// Packets not heeded, and sends that failed, by reason.
+    /// Advertisements heeded although their list of VIPs differs from ours: the configurations of two
+    /// directors do not agree.
+    pub other_vips: u64,
+    /// Packets not heeded, and what could not be sent or set, by reason.
     pub discarded: BTreeMap<&'static str, u64>,
 }
 
-/// The VRRP thread.
-pub struct Vrrp;
+fn cannot_start(cause: impl ToString) -> StartError {
+    StartError { router: "*".into(), interface: "*".into(), cause: cause.to_string() }
+}
 
-impl Vrrp {
-    /// Starts the thread and on it the virtual routers.
-    pub fn start(
-        _routers: Vec<RouterConfig>,
-        _observer: Box<dyn Observer>,
-    ) -> Result<Self, StartError> {
-        Ok(Self)
-    }
-
-    /// Makes `routers` the set that runs; compared by name.
-    pub fn reconfigure(&self, _routers: Vec<RouterConfig>) -> Result<(), StartError> {
-        Ok(())
-    }
-
-    /// The state of every virtual router, in configured order.
-    pub fn snapshot(&self) -> Vec<RouterSnapshot> {
-        Vec::new()
-    }
-
-    /// Resigns all virtual routers and returns once each has left.
-    pub fn shutdown(self) {}
+#[expect(clippy::disallowed_methods, reason = "the one clock that the state machines are fed from")]
+fn now() -> Instant {
+    Instant::now()
 }

@@ -1,0 +1,150 @@
+//! The addresses of interfaces, read and changed through netlink.
+
+use std::{
+    io::{Error, ErrorKind, Result},
+    net::{IpAddr, Ipv4Addr},
+};
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
+};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressMessage},
+};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::errno::Errno;
+
+use super::Vip;
+
+/// Larger than any datagram of a dump: the kernel fills at most 32 KiB.
+const BUFFER_LEN: usize = 64 * 1024;
+
+/// A netlink socket for addresses.
+///
+/// It is used synchronously: the kernel has queued the answer by the time that a send returns.
+pub(super) struct Addresses {
+    socket: Socket,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+impl Addresses {
+    pub(super) fn open() -> Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(BUFFER_LEN) })
+    }
+
+    /// The IPv4 addresses of an interface, in the kernel's order.
+    pub(super) fn list(&mut self, interface: u32) -> Result<Vec<Vip>> {
+        let mut request = AddressMessage::default();
+        request.header.family = AddressFamily::Inet;
+        let mut found = Vec::new();
+        self.request(
+            RouteNetlinkMessage::GetAddress(request),
+            NLM_F_REQUEST | NLM_F_DUMP,
+            |message| {
+                // Older kernels send the addresses of all interfaces.
+                if message.header.index == interface {
+                    found.extend(local_address(&message));
+                }
+            },
+        )?;
+        Ok(found)
+    }
+
+    /// Adds an address; one that is there already is fine.
+    pub(super) fn add(&mut self, interface: u32, vip: Vip) -> Result<()> {
+        let mut message = message(interface, vip);
+        message.attributes.push(AddressAttribute::Address(vip.address.into()));
+        let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+        match self.request(RouteNetlinkMessage::NewAddress(message), flags, |_| {}) {
+            Err(error) if is(&error, Errno::EEXIST) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Removes an address, whatever the length of its prefix; one that is not there is fine.
+    pub(super) fn remove(&mut self, interface: u32, vip: Vip) -> Result<()> {
+        let message = message(interface, vip);
+        let flags = NLM_F_REQUEST | NLM_F_ACK;
+        match self.request(RouteNetlinkMessage::DelAddress(message), flags, |_| {}) {
+            Err(error) if is(&error, Errno::EADDRNOTAVAIL) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Sends a request and reads up to its acknowledgement or the end of its dump.
+    fn request(
+        &mut self,
+        request: RouteNetlinkMessage,
+        flags: u16,
+        mut each: impl FnMut(AddressMessage),
+    ) -> Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        header.sequence_number = self.sequence;
+        let mut packet = NetlinkMessage::new(header, NetlinkPayload::from(request));
+        packet.finalize();
+        let mut bytes = vec![0; packet.buffer_len()];
+        packet.serialize(&mut bytes);
+        self.socket.send(&bytes, 0)?;
+
+        loop {
+            self.buffer.clear();
+            self.socket.recv(&mut self.buffer, 0)?;
+            let mut rest = self.buffer.as_slice();
+            while !rest.is_empty() {
+                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+                    .map_err(|error| Error::new(ErrorKind::InvalidData, error.to_string()))?;
+                let len = usize::try_from(message.header.length).unwrap_or(usize::MAX);
+                rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+                if message.header.sequence_number != self.sequence {
+                    continue;
+                }
+                let payload = message.payload;
+                if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(address)) =
+                    payload
+                {
+                    each(address);
+                } else if let NetlinkPayload::Error(error) = payload {
+                    return if error.code.is_some() { Err(error.to_io()) } else { Ok(()) };
+                } else if let NetlinkPayload::Done(_) = payload {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+fn message(interface: u32, vip: Vip) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.prefix_len = vip.prefix_len;
+    message.header.index = interface;
+    message.attributes.push(AddressAttribute::Local(vip.address.into()));
+    message
+}
+
+fn local_address(message: &AddressMessage) -> Option<Vip> {
+    message.attributes.iter().find_map(|attribute| {
+        if let AddressAttribute::Local(IpAddr::V4(address)) = attribute {
+            Some(Vip { address: *address, prefix_len: message.header.prefix_len })
+        } else {
+            None
+        }
+    })
+}
+
+fn is(error: &Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno as i32)
+}
+
+/// The first address that is none of `vips`: what a router's advertisements come from.
+pub(super) fn primary(addresses: &[Vip], vips: &[Ipv4Addr]) -> Option<Ipv4Addr> {
+    addresses.iter().map(|found| found.address).find(|address| !vips.contains(address))
+}
