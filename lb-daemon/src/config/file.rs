@@ -30,13 +30,12 @@ pub fn read(file: &Path) -> Result<(Config, String), ReadError> {
 }
 
 fn io_problem(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "no such file".to_owned(),
-        io::ErrorKind::IsADirectory => "is a directory, expected a file".to_owned(),
-        io::ErrorKind::PermissionDenied => {
-            "permission denied: it must be readable by you".to_owned()
-        }
-        _ => error.to_string(),
+    if error.kind() == io::ErrorKind::NotFound {
+        "no such file".to_owned()
+    } else if error.kind() == io::ErrorKind::IsADirectory {
+        "is a directory, expected a file".to_owned()
+    } else {
+        error.to_string()
     }
 }
 

@@ -69,15 +69,13 @@ impl<'a> Section<'a> {
     pub(super) fn section(&mut self, key: &'static str) -> Option<Section<'a>> {
         let written = self.get(key)?;
         let path = self.field(key);
-        match written.get_ref() {
-            DeValue::Table(entries) => Some(self.inner(path, written.span(), entries)),
-            other => {
-                let found = value::found(other);
-                let problem = format!("expected a table, written `[{path}]`, {found}");
-                self.faults.add(written.span(), &path, problem);
-                None
-            }
-        }
+        let DeValue::Table(entries) = written.get_ref() else {
+            let found = value::found(written.get_ref());
+            let problem = format!("expected a table, written `[{path}]`, {found}");
+            self.faults.add(written.span(), &path, problem);
+            return None;
+        };
+        Some(self.inner(path, written.span(), entries))
     }
 
     /// The sections `[[key]]`.
@@ -161,14 +159,11 @@ impl<'a> Section<'a> {
         let mut sections = Vec::new();
         for (i, written) in array.iter().enumerate() {
             let path = format!("{path}[{i}]");
-            match written.get_ref() {
-                DeValue::Table(entries) => {
-                    sections.push(self.inner(path, written.span(), entries));
-                }
-                other => {
-                    let problem = format!("expected a table, {}", value::found(other));
-                    self.faults.add(written.span(), &path, problem);
-                }
+            if let DeValue::Table(entries) = written.get_ref() {
+                sections.push(self.inner(path, written.span(), entries));
+            } else {
+                let problem = format!("expected a table, {}", value::found(written.get_ref()));
+                self.faults.add(written.span(), &path, problem);
             }
         }
         sections

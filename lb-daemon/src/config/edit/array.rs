@@ -1,0 +1,104 @@
+//! Elements of an inline array of tables.
+//!
+//! Between two elements stand the comma, a comment on the line of the first, comments above the
+//! second, and its indentation. The first of these belongs to the element before, the rest to the
+//! element after.
+
+use toml_edit::{Array, InlineTable, RawString, Value};
+
+use super::{Splice, list::Entry};
+
+/// Adds an element at the end.
+pub(super) fn add(array: &Array, entry: Entry<'_>) -> Splice {
+    let mut edited = Gaps::of(array);
+    let (head, tail) = edited.split(array.len());
+    let indent = match edited.gaps.get(array.len().wrapping_sub(1)) {
+        // The first element of a one-line array may stand close to its bracket.
+        Some(gap) if !gap.contains('\n') && array.len() == 1 => " ".to_owned(),
+        Some(gap) => gap[gap.rfind('\n').unwrap_or(0)..].to_owned(),
+        None if tail.contains('\n') => "\n  ".to_owned(),
+        None => String::new(),
+    };
+    edited.gaps[array.len()] = head + &indent;
+    edited.gaps.push(tail);
+    edited.elements.push(Value::InlineTable(inline_table(entry)));
+    edited.splice(array)
+}
+
+/// Begins the array `key` in a table that has none.
+pub(super) fn begin(table: &InlineTable, key: &str, entry: Entry<'_>) -> Splice {
+    let list = format!("{key} = [{}]", inline_table(entry));
+    let last = table.iter().filter_map(|(_, value)| value.span()).map(|span| span.end).max();
+    match (last, table.span()) {
+        (Some(at), _) => Splice { at: at..at, with: format!(", {list}") },
+        (None, Some(span)) => Splice { at: span, with: format!("{{ {list} }}") },
+        (None, None) => Splice { at: 0..0, with: String::new() },
+    }
+}
+
+pub(super) fn remove(array: &Array, index: usize) -> Splice {
+    let mut edited = Gaps::of(array);
+    let (before, _) = edited.split(index);
+    let (_, after) = edited.split(index + 1);
+    let last = index + 1 == array.len();
+    let one_line = !edited.gaps[index + 1].contains('\n');
+    edited.gaps[index] =
+        if one_line && !last { edited.gaps[index].clone() } else { before + &after };
+    edited.gaps.remove(index + 1);
+    edited.elements.remove(index);
+    edited.splice(array)
+}
+
+/// An array as its elements and what stands before each and after the last, commas left out.
+struct Gaps {
+    elements: Vec<Value>,
+    /// One more than elements.
+    gaps: Vec<String>,
+}
+
+impl Gaps {
+    fn of(array: &Array) -> Self {
+        let mut elements = Vec::new();
+        let mut gaps = vec![String::new()];
+        for value in array.iter() {
+            let decor = value.decor();
+            let i = gaps.len() - 1;
+            gaps[i].push_str(raw(decor.prefix()));
+            gaps.push(raw(decor.suffix()).to_owned());
+            let mut bare = value.clone();
+            bare.decor_mut().clear();
+            elements.push(bare);
+        }
+        let last = gaps.len() - 1;
+        gaps[last].push_str(raw(Some(array.trailing())));
+        Self { elements, gaps }
+    }
+
+    /// The part that belongs to the element before the gap, and the rest.
+    fn split(&self, gap: usize) -> (String, String) {
+        let gap = &self.gaps[gap];
+        let (head, tail) = gap.split_at(gap.find('\n').unwrap_or(0));
+        (head.to_owned(), tail.to_owned())
+    }
+
+    /// Takes the place of `array` in its text.
+    fn splice(self, array: &Array) -> Splice {
+        let mut edited = Array::new();
+        for (mut value, gap) in self.elements.into_iter().zip(&self.gaps) {
+            *value.decor_mut() = toml_edit::Decor::new(gap, "");
+            edited.push_formatted(value);
+        }
+        edited.set_trailing(self.gaps.last().map_or("", String::as_str));
+        edited.set_trailing_comma(array.trailing_comma());
+        *edited.decor_mut() = toml_edit::Decor::new("", "");
+        Splice { at: array.span().unwrap_or(0..0), with: edited.to_string() }
+    }
+}
+
+fn raw(text: Option<&RawString>) -> &str {
+    text.and_then(RawString::as_str).unwrap_or("")
+}
+
+fn inline_table(entry: Entry<'_>) -> InlineTable {
+    entry.iter().map(|(key, value)| (*key, value.clone())).collect()
+}
