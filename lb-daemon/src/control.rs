@@ -12,9 +12,18 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::edit::Edit,
-    service::{Forwarding, Protocol},
+    config::{
+        ConfigErrors,
+        edit::{Edit, EditError},
+    },
+    service::{DEFAULT_WEIGHT, Forwarding, Protocol},
 };
+
+pub mod client;
+pub mod server;
+
+/// Where `lbd` listens unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/lbd/lbd.sock";
 
 /// What the API needs of the daemon.
 pub trait Control: Send + Sync + 'static {
@@ -52,6 +61,65 @@ pub enum RefusalKind {
     Invalid,
     /// The machine did not let us.
     Failed,
+}
+
+impl Refusal {
+    pub fn new(kind: RefusalKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+impl From<EditError> for Refusal {
+    fn from(error: EditError) -> Self {
+        let kind = match error {
+            EditError::UnknownService { .. } | EditError::UnknownRealServer { .. } => {
+                RefusalKind::NotFound
+            }
+            EditError::ServiceExists { .. } | EditError::RealServerExists { .. } => {
+                RefusalKind::Conflict
+            }
+            EditError::Unreadable { .. } => RefusalKind::Invalid,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<ConfigErrors> for Refusal {
+    fn from(errors: ConfigErrors) -> Self {
+        Self::new(RefusalKind::Invalid, errors.to_string())
+    }
+}
+
+/// The body of `POST /v1/services`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewService {
+    pub name: String,
+    pub address: SocketAddrV4,
+    #[serde(default)]
+    pub protocol: Protocol,
+    #[serde(default)]
+    pub forwarding: Forwarding,
+}
+
+/// The body of `POST /v1/services/{name}/real-servers`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewRealServer {
+    pub address: Ipv4Addr,
+    #[serde(default = "default_weight")]
+    pub weight: u16,
+}
+
+fn default_weight() -> u16 {
+    DEFAULT_WEIGHT
+}
+
+/// The body of `PATCH /v1/services/{name}/real-servers/{address}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RealServerChange {
+    pub weight: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
