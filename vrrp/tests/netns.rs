@@ -1,0 +1,276 @@
+//! Two directors in network namespaces of their own, joined by a cable; needs root.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    fs::File,
+    net::Ipv4Addr,
+    num::NonZeroU8,
+    process::Command,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::sched::{CloneFlags, setns};
+use vrrp::{Observer, Role, RouterConfig, RouterSnapshot, StartError, Vip, Vrrp};
+
+#[test]
+fn the_vip_is_handed_over_without_a_gap_when_the_active_director_shuts_down() {
+    let lan = Lan::new();
+    let a = lan.start("a", vec![router(150)]).unwrap();
+    wait_until("a is active", || state(&a), |state| *state == "active");
+    let b = lan.start("b", vec![router(100)]).unwrap();
+    wait_until("b hears a", || snapshot(&b), |b| b.active_router == Some(PRIMARY_A));
+    assert_eq!(state(&b), "backup");
+    assert!(lan.has_vip("a") && !lan.has_vip("b"));
+
+    a.shutdown();
+
+    assert!(lan.has_vip("b") && !lan.has_vip("a"));
+    assert_eq!(snapshot(&b).cause, "10.77.0.1 resigned");
+    // The successor answers before the predecessor stops.
+    let roles = [("a", Role::Active), ("b", Role::Active), ("a", Role::Inactive)];
+    assert_eq!(lan.roles(), roles);
+    b.shutdown();
+    assert!(!lan.has_vip("b"));
+}
+
+#[test]
+fn a_better_director_takes_over_and_the_other_steps_back() {
+    let lan = Lan::new();
+    let b = lan.start("b", vec![router(100)]).unwrap();
+    wait_until("b is active", || state(&b), |state| *state == "active");
+    let a = lan.start("a", vec![router(150)]).unwrap();
+    wait_until("b steps back", || state(&b), |state| *state == "backup");
+    wait_until("b has no VIP", || lan.has_vip("b"), |has| !has);
+    assert_eq!(snapshot(&b).cause, "10.77.0.1 has priority 150");
+    assert_eq!(snapshot(&a).cause, "10.77.0.2 has the lower priority 100");
+    assert!(lan.has_vip("a"));
+    assert_eq!(snapshot(&a).discarded, BTreeMap::new());
+    assert_eq!(snapshot(&b).discarded, BTreeMap::new());
+}
+
+#[test]
+fn both_are_active_while_the_cable_is_cut_and_one_remains_when_it_is_mended() {
+    let lan = Lan::new();
+    let a = lan.start("a", vec![router(150)]).unwrap();
+    let b = lan.start("b", vec![router(100)]).unwrap();
+    wait_until("a is active", || state(&a), |state| *state == "active");
+    wait_until("b hears a", || snapshot(&b), |b| b.active_router == Some(PRIMARY_A));
+
+    lan.ip("a", "link set e0 down");
+    wait_until("b is active", || state(&b), |state| *state == "active");
+    let cause = snapshot(&b).cause;
+    assert!(cause.starts_with("no advertisement for "), "{cause}");
+    assert_eq!(state(&a), "active", "it cannot know");
+
+    lan.ip("a", "link set e0 up");
+    wait_until("b steps back", || state(&b), |state| *state == "backup");
+    assert_eq!(state(&a), "active");
+    wait_until("b has no VIP", || lan.has_vip("b"), |has| !has);
+}
+
+#[test]
+fn a_killed_predecessors_vip_is_taken_over_at_once() {
+    let lan = Lan::new();
+    lan.ip("a", "addr add 10.77.0.100/24 dev e0");
+    let a = lan.start("a", vec![router(150)]).unwrap();
+    // No interval has to pass: the answer comes after the first turn of the loop.
+    assert_eq!(snapshot(&a).cause, "started with the VIPs in place");
+    assert_eq!(state(&a), "active");
+    assert_eq!(snapshot(&a).active_router, Some(PRIMARY_A), "the VIP is not the primary address");
+    a.shutdown();
+    assert!(!lan.has_vip("a"));
+}
+
+#[test]
+fn neither_a_vip_deleted_by_hand_nor_an_interface_that_vanishes_ends_the_thread() {
+    let lan = Lan::new();
+    let a = lan.start("a", vec![router(150)]).unwrap();
+    wait_until("a is active", || state(&a), |state| *state == "active");
+    lan.ip("a", "addr del 10.77.0.100/24 dev e0");
+    lan.ip("a", "link del e0");
+    wait_until("sends fail", || snapshot(&a), |a| a.discarded.get("send-failed") > Some(&2));
+    assert_eq!(state(&a), "active");
+    a.shutdown();
+    assert_eq!(lan.roles(), [("a", Role::Active), ("a", Role::Inactive)]);
+}
+
+#[test]
+fn reconfiguring_touches_only_what_has_changed() {
+    let lan = Lan::new();
+    let other = || RouterConfig {
+        name: "other".into(),
+        vrid: NonZeroU8::MIN,
+        vips: vec![vip(101)],
+        ..router(150)
+    };
+    let a = lan.start("a", vec![router(150), other()]).unwrap();
+    let states = || a.snapshot().iter().map(|router| router.state).collect::<Vec<_>>();
+    wait_until("both are active", states, |states| *states == ["active", "active"]);
+    let sent = snapshot(&a).advertisements_sent;
+
+    let mut broken = other();
+    broken.interface = "nope".into();
+    let error = a.reconfigure(vec![router(100), broken]).unwrap_err();
+    assert_eq!(error.to_string(), "virtual router other on nope: no such interface");
+    assert_eq!(states(), ["active", "active"], "nothing has changed");
+
+    let with_one_more = RouterConfig { vips: vec![vip(101), vip(102)], ..other() };
+    a.reconfigure(vec![with_one_more, router(150)]).unwrap();
+    let changed = || a.snapshot().remove(0);
+    wait_until("it is active again", changed, |it| it.vips.len() == 2 && it.state == "active");
+    assert_eq!(changed().cause, "started with the VIPs in place", "nobody else wanted them");
+    let untouched = a.snapshot().remove(1);
+    assert_eq!((untouched.state, untouched.transitions), ("active", 2));
+    assert!(untouched.advertisements_sent > sent);
+
+    a.reconfigure(vec![router(150)]).unwrap();
+    wait_until("it has left", || a.snapshot().len(), |len| *len == 1);
+    assert!(!lan.addresses("a").contains("10.77.0.101"), "{}", lan.addresses("a"));
+}
+
+#[test]
+fn what_cannot_run_is_refused_with_its_name() {
+    let lan = Lan::new();
+    let on = |interface: &str| RouterConfig { interface: interface.into(), ..router(150) };
+    let refused = |routers| lan.start("a", routers).err().unwrap().to_string();
+    assert_eq!(refused(vec![on("nope")]), "virtual router web on nope: no such interface");
+    assert_eq!(
+        refused(vec![on("lo")]),
+        "virtual router web on lo: hardware type 772, expected 1 (Ethernet)"
+    );
+    lan.ip("a", "addr flush dev e0");
+    assert_eq!(
+        refused(vec![on("e0")]),
+        "virtual router web on e0: no IPv4 address other than VIPs, expected one"
+    );
+}
+
+/// Two namespaces, `a` and `b`, each with an end `e0` of a cable; deleted when dropped.
+struct Lan {
+    id: String,
+    roles: Arc<Mutex<Vec<(&'static str, Role)>>>,
+}
+
+impl Lan {
+    fn new() -> Self {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let n = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let lan = Self { id: format!("vrrp-{}-{n}", std::process::id()), roles: Arc::default() };
+        for host in ["a", "b"] {
+            ip(&format!("netns add {}-{host}", lan.id));
+            lan.ip(host, "link set lo up");
+        }
+        lan.ip("a", &format!("link add e0 type veth peer name e0 netns {}-b", lan.id));
+        for (host, address) in [("a", PRIMARY_A), ("b", PRIMARY_B)] {
+            lan.ip(host, &format!("addr add {address}/24 dev e0"));
+            lan.ip(host, "link set e0 up");
+        }
+        lan
+    }
+
+    /// A VRRP thread belongs to the namespace of the thread that starts it.
+    fn start(&self, host: &'static str, routers: Vec<RouterConfig>) -> Result<Vrrp, StartError> {
+        let netns = File::open(format!("/run/netns/{}-{host}", self.id)).unwrap();
+        let observer = Box::new(Recorder { host, roles: Arc::clone(&self.roles) });
+        let start = move || {
+            setns(netns, CloneFlags::CLONE_NEWNET).unwrap();
+            Vrrp::start(routers, observer)
+        };
+        thread::spawn(start).join().unwrap()
+    }
+
+    fn ip(&self, host: &str, args: &str) -> String {
+        ip(&format!("-n {}-{host} {args}", self.id))
+    }
+
+    fn addresses(&self, host: &str) -> String {
+        self.ip(host, "-o -4 addr show")
+    }
+
+    fn has_vip(&self, host: &str) -> bool {
+        self.addresses(host).contains("10.77.0.100/24")
+    }
+
+    fn roles(&self) -> Vec<(&'static str, Role)> {
+        self.roles.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Lan {
+    fn drop(&mut self) {
+        for host in ["a", "b"] {
+            // Not `ip`: a panic in `drop` while a test unwinds would abort the whole run.
+            let _ =
+                Command::new("ip").args(["netns", "del", &format!("{}-{host}", self.id)]).status();
+        }
+    }
+}
+
+struct Recorder {
+    host: &'static str,
+    roles: Arc<Mutex<Vec<(&'static str, Role)>>>,
+}
+
+impl Observer for Recorder {
+    fn role(&mut self, _router: &str, role: Role) {
+        self.roles.lock().unwrap().push((self.host, role));
+    }
+}
+
+const PRIMARY_A: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+const PRIMARY_B: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+
+/// The interval is long enough for a busy machine not to miss three of them.
+fn router(priority: u8) -> RouterConfig {
+    RouterConfig {
+        name: "web".into(),
+        interface: "e0".into(),
+        vrid: NonZeroU8::new(51).unwrap(),
+        priority: NonZeroU8::new(priority).unwrap(),
+        interval: Duration::from_millis(100),
+        preempt: true,
+        preempt_delay: Duration::ZERO,
+        vips: vec![vip(100)],
+        more_vips: vec![],
+    }
+}
+
+fn vip(last: u8) -> Vip {
+    Vip { address: Ipv4Addr::new(10, 77, 0, last), prefix_len: 24 }
+}
+
+fn snapshot(vrrp: &Vrrp) -> RouterSnapshot {
+    vrrp.snapshot().remove(0)
+}
+
+fn state(vrrp: &Vrrp) -> &'static str {
+    snapshot(vrrp).state
+}
+
+/// Asks until the answer is right; says what it last was when that takes too long.
+#[track_caller]
+#[expect(clippy::disallowed_methods, reason = "a real system takes real time")]
+fn wait_until<T: Debug>(what: &str, ask: impl Fn() -> T, right: impl Fn(&T) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let last = ask();
+        if right(&last) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "waited for: {what}; last: {last:#?}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[track_caller]
+fn ip(args: &str) -> String {
+    let output = Command::new("ip").args(args.split_whitespace()).output().expect("run ip");
+    assert!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
