@@ -4,5 +4,11 @@
 
 pub mod config;
 pub mod control;
+pub mod daemon;
+pub mod dataplane;
+pub mod failover;
 pub mod lbctl;
+pub mod maglev;
+pub mod neighbour;
+pub mod reconcile;
 pub mod service;

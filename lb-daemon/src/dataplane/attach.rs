@@ -1,0 +1,201 @@
+//! Attaching the program to interfaces: native where the driver can, in place of a former
+//! daemon's program where there is one.
+
+use aya::programs::{
+    ProgramError, Xdp, XdpMode as Flag,
+    links::{FdLink, PinnedLink},
+    xdp::{XdpLink, XdpLinkId},
+};
+
+use super::{LoadError, PinError, Pins};
+use crate::config::XdpMode;
+
+/// How the kernel runs the program of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// In the driver.
+    Native,
+    /// In the network stack, after the packet has been copied: several times slower.
+    Generic,
+}
+
+impl Mode {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+
+    pub(super) fn from_name(name: &str) -> Option<Self> {
+        [Self::Native, Self::Generic].into_iter().find(|mode| mode.name() == name)
+    }
+
+    const fn flag(self) -> Flag {
+        match self {
+            Self::Native => Flag::Driver,
+            Self::Generic => Flag::Skb,
+        }
+    }
+}
+
+/// The program on one interface.
+#[derive(Debug)]
+pub struct Attached {
+    pub mode: Mode,
+    /// Why the mode is not native, where that was wished.
+    pub reason: Option<String>,
+    /// Whether a former daemon's program was replaced.
+    pub adopted: bool,
+    link: Held,
+}
+
+#[derive(Debug)]
+enum Held {
+    /// By its pin; the program holds the link as well.
+    Pinned(XdpLinkId),
+    Unpinned(XdpLinkId),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    #[error(transparent)]
+    Load(LoadError),
+    #[error("attach to {interface} in {} mode", mode.name())]
+    Attach {
+        interface: String,
+        mode: Mode,
+        #[source]
+        source: ProgramError,
+    },
+    #[error("attach to {0}: the kernel gave no BPF link, which Linux 5.9 and newer have")]
+    NoLink(String),
+    #[error(transparent)]
+    Pin(PinError),
+    #[error("pin the link of {interface}")]
+    PinLink {
+        interface: String,
+        #[source]
+        source: aya::pin::PinError,
+    },
+    #[error("detach from {interface}")]
+    Detach {
+        interface: String,
+        #[source]
+        source: ProgramError,
+    },
+}
+
+pub(super) fn attach(
+    program: &mut Xdp,
+    interface: &str,
+    wish: XdpMode,
+    pins: Option<&Pins>,
+) -> Result<Attached, AttachError> {
+    if let Some(pins) = pins
+        && let Some(adopted) = adopt(program, interface, wish, pins)?
+    {
+        return Ok(adopted);
+    }
+    let modes: &[Mode] = match wish {
+        XdpMode::Native => &[Mode::Native],
+        XdpMode::Generic => &[Mode::Generic],
+        XdpMode::Auto => &[Mode::Native, Mode::Generic],
+    };
+    let mut reason = None;
+    for &mode in modes {
+        match program.attach(interface, mode.flag()) {
+            Ok(id) => return hold(program, id, interface, mode, reason, pins),
+            Err(source) if Some(&mode) != modes.last() => {
+                reason = Some(format!("native mode: {}", innermost(&source)));
+            }
+            Err(source) => {
+                return Err(AttachError::Attach { interface: interface.to_owned(), mode, source });
+            }
+        }
+    }
+    unreachable!("every wish has a mode, and the last one returns")
+}
+
+/// Replaces the program behind a pinned link, without a packet in between that meets none.
+fn adopt(
+    program: &mut Xdp,
+    interface: &str,
+    wish: XdpMode,
+    pins: &Pins,
+) -> Result<Option<Attached>, AttachError> {
+    let linked = pins.linked().map_err(AttachError::Pin)?;
+    let mut adopted = None;
+    for (_, mode) in linked.into_iter().filter(|(name, _)| name == interface) {
+        let fits = match wish {
+            XdpMode::Auto => true,
+            XdpMode::Native => mode == Mode::Native,
+            XdpMode::Generic => mode == Mode::Generic,
+        };
+        if fits
+            && adopted.is_none()
+            && let Ok(pinned) = PinnedLink::from_pin(pins.link(interface, mode))
+            && let Ok(link) = XdpLink::try_from(FdLink::from(pinned))
+            && let Ok(id) = program.attach_to_link(link)
+        {
+            let reason = (mode == Mode::Generic && wish == XdpMode::Auto).then(|| {
+                "as the former lbd left it; restart after a stop to try native".to_owned()
+            });
+            adopted = Some(Attached { mode, reason, adopted: true, link: Held::Pinned(id) });
+        } else {
+            // Of an interface that is gone, or in a mode that is no longer wished.
+            pins.unpin(interface, mode).map_err(AttachError::Pin)?;
+        }
+    }
+    Ok(adopted)
+}
+
+fn hold(
+    program: &mut Xdp,
+    id: XdpLinkId,
+    interface: &str,
+    mode: Mode,
+    reason: Option<String>,
+    pins: Option<&Pins>,
+) -> Result<Attached, AttachError> {
+    let attached = |link| Attached { mode, reason, adopted: false, link };
+    let Some(pins) = pins else { return Ok(attached(Held::Unpinned(id))) };
+    let fault = |source| AttachError::Attach { interface: interface.to_owned(), mode, source };
+    let link = program.take_link(id).map_err(fault)?;
+    // aya falls back to netlink where the kernel refuses links, and says nothing.
+    let link = FdLink::try_from(link).map_err(|_| AttachError::NoLink(interface.to_owned()))?;
+    let pinned = link
+        .pin(pins.link(interface, mode))
+        .map_err(|source| AttachError::PinLink { interface: interface.to_owned(), source })?;
+    let link = XdpLink::try_from(FdLink::from(pinned))
+        .map_err(|_| AttachError::NoLink(interface.to_owned()))?;
+    let id = program.attach_to_link(link).map_err(fault)?;
+    Ok(attached(Held::Pinned(id)))
+}
+
+pub(super) fn detach(
+    program: &mut Xdp,
+    interface: &str,
+    attached: Attached,
+    pins: Option<&Pins>,
+) -> Result<(), AttachError> {
+    let id = match (attached.link, pins) {
+        (Held::Pinned(id), Some(pins)) => {
+            pins.unpin(interface, attached.mode).map_err(AttachError::Pin)?;
+            id
+        }
+        (Held::Pinned(id) | Held::Unpinned(id), _) => id,
+    };
+    program
+        .detach(id)
+        .map_err(|source| AttachError::Detach { interface: interface.to_owned(), source })
+}
+
+/// The last of a chain of causes: what the kernel said.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}

@@ -1,0 +1,150 @@
+//! Maglev tables (Eisenbud et al., NSDI 2016 §3.4) of weighted real servers.
+//!
+//! A table depends on the set of real servers and their weights alone, not on the order in which
+//! they were added, so that two directors with the same configuration send every flow to the
+//! same real server. Pure: real servers in, slots out.
+
+use std::net::Ipv4Addr;
+
+use lb_ebpf::{abi::EMPTY, hash::mix};
+
+use crate::service::RealServer;
+
+/// The slots of a virtual service, each naming one of its real servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Sorted by address; those of weight 0 are left out.
+    pool: Vec<RealServer>,
+    /// Indexes into `pool`; all [`EMPTY`] if there is none.
+    slots: Vec<u16>,
+}
+
+impl Table {
+    /// `size` is a prime, or a real server's permutation would not reach every slot.
+    pub fn new(real_servers: &[RealServer], size: u32) -> Self {
+        let mut pool: Vec<_> =
+            real_servers.iter().copied().filter(|server| server.weight > 0).collect();
+        pool.sort_by_key(|server| server.address);
+        let slots = fill(&pool, size);
+        Self { pool, slots }
+    }
+
+    /// Real servers in the order of the slots; `None` throughout if no real server takes flows.
+    pub fn slots(&self) -> impl ExactSizeIterator<Item = Option<Ipv4Addr>> + '_ {
+        self.slots.iter().map(|&index| Some(self.pool.get(usize::from(index))?.address))
+    }
+
+    /// A number that is equal for two tables if and only if (but for a chance of 2⁻⁶⁴) they send
+    /// every flow to the same real server.
+    pub fn digest(&self) -> String {
+        let size = mix(self.slots.len() as u64);
+        let digest = self.slots().fold(size, |digest, server| {
+            mix(digest ^ server.map_or(u64::MAX, |address| u64::from(u32::from(address))))
+        });
+        format!("{digest:016x}")
+    }
+
+    /// The share of the slots that a real server has, 0 to 1.
+    pub fn share(&self, address: Ipv4Addr) -> f64 {
+        let owned = self.slots().filter(|&server| server == Some(address)).count();
+        #[expect(clippy::cast_precision_loss, reason = "a table has less than 2⁵² slots")]
+        let share = owned as f64 / self.slots.len() as f64;
+        share
+    }
+}
+
+/// A real server's preferred order of the slots: `offset`, `offset + skip`, … modulo the size,
+/// which visits all of them as the size is prime.
+struct Permutation {
+    next: u32,
+    skip: u32,
+}
+
+impl Permutation {
+    fn new(address: Ipv4Addr, size: u32) -> Self {
+        let identity = u64::from(u32::from(address));
+        // Two independent hashes of the identity: the high bits tell them apart.
+        let (offset, skip) = (mix(identity | 1 << 32), mix(identity | 2 << 32));
+        Self { next: below(offset, size), skip: 1 + below(skip, size - 1) }
+    }
+
+    /// Takes the first free slot at or after the position.
+    fn take(&mut self, slots: &mut [u16], size: u32, index: u16) {
+        while slots[self.next as usize] != EMPTY {
+            self.next += self.skip;
+            if self.next >= size {
+                self.next -= size;
+            }
+        }
+        slots[self.next as usize] = index;
+    }
+}
+
+fn below(hash: u64, bound: u32) -> u32 {
+    u32::try_from(hash % u64::from(bound.max(1))).unwrap_or(0)
+}
+
+/// Real servers take slots in turns. After round `r`, counted from 1, a real server has had
+/// `r × weight / heaviest` turns, rounded to the nearest, so that shares follow the weights but
+/// for the rounding.
+///
+/// Turns wait in a list per round: the cost is the slots, whatever the weights.
+fn fill(pool: &[RealServer], size: u32) -> Vec<u16> {
+    const NONE: u32 = u32::MAX;
+    let mut slots = vec![EMPTY; size as usize];
+    let Some(heaviest) = pool.iter().map(|server| server.weight).max() else {
+        return slots;
+    };
+    let round_of_turn = |weight: u16, turn: u64| {
+        ((2 * turn - 1) * u64::from(heaviest)).div_ceil(2 * u64::from(weight))
+    };
+
+    let mut permutations: Vec<_> =
+        pool.iter().map(|server| Permutation::new(server.address, size)).collect();
+    let mut turns = vec![0_u64; pool.len()];
+    // The heaviest takes a slot in every round, so there are at most `size` of them.
+    let mut rounds = vec![(NONE, NONE); size as usize + 1];
+    let mut following = vec![NONE; pool.len()];
+    let mut enqueue = |rounds: &mut Vec<(u32, u32)>, following: &mut Vec<u32>, index: usize| {
+        turns[index] += 1;
+        let round = round_of_turn(pool[index].weight, turns[index]);
+        let Some((first, last)) = usize::try_from(round).ok().and_then(|r| rounds.get_mut(r))
+        else {
+            return;
+        };
+        #[expect(clippy::cast_possible_truncation, reason = "a pool has at most 65,535 members")]
+        let this = index as u32;
+        following[index] = NONE;
+        match *last {
+            NONE => *first = this,
+            before => following[before as usize] = this,
+        }
+        *last = this;
+    };
+
+    for index in 0..pool.len() {
+        enqueue(&mut rounds, &mut following, index);
+    }
+    let mut free = size;
+    for round in 1..=size as usize {
+        let mut at = rounds[round].0;
+        while at != NONE {
+            let index = at as usize;
+            at = following[index];
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "a pool has at most 65,535 members"
+            )]
+            permutations[index].take(&mut slots, size, index as u16);
+            free -= 1;
+            if free == 0 {
+                return slots;
+            }
+            enqueue(&mut rounds, &mut following, index);
+        }
+    }
+    slots
+}
+
+#[cfg(test)]
+mod tests;

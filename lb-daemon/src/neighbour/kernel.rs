@@ -1,0 +1,169 @@
+//! The kernel's side of it, by rtnetlink.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    link::LinkAttribute,
+    neighbour::{
+        NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourMessage, NeighbourState,
+    },
+    route::{RouteAttribute, RouteMessage, RouteType},
+};
+use rtnetlink::{Error, Handle, MulticastGroup, RouteMessageBuilder};
+
+use super::table::{Link, Table};
+
+pub(super) struct Kernel(Handle);
+
+/// What the kernel tells unasked.
+pub(super) enum Change {
+    /// A neighbour's MAC address, where it has one that the kernel would use.
+    Neighbour { ifindex: u32, address: Ipv4Addr, state: Option<[u8; 6]> },
+    /// A link or a route, or notifications were lost: read everything anew.
+    Topology,
+}
+
+pub(super) struct Changes(
+    Box<dyn Stream<Item = NetlinkMessage<RouteNetlinkMessage>> + Send + Unpin>,
+);
+
+impl Changes {
+    pub(super) async fn next(&mut self) -> Option<Change> {
+        loop {
+            if let Some(change) = change(self.0.next().await?) {
+                return Some(change);
+            }
+        }
+    }
+}
+
+impl Kernel {
+    pub(super) fn connect() -> io::Result<(Self, Changes)> {
+        let (connection, handle, messages) = rtnetlink::new_multicast_connection(&[
+            MulticastGroup::Link,
+            MulticastGroup::Neigh,
+            MulticastGroup::Ipv4Route,
+        ])?;
+        tokio::spawn(connection);
+        Ok((Self(handle), Changes(Box::new(messages.map(|(message, _)| message)))))
+    }
+
+    /// All links and neighbours, and the routes of `addresses`.
+    pub(super) async fn read(&mut self, addresses: &BTreeSet<Ipv4Addr>) -> Result<Table, Error> {
+        let mut table = Table::default();
+        let mut links = self.0.link().get().execute();
+        while let Some(link) = links.try_next().await? {
+            let (mut name, mut mac) = (None, [0; 6]);
+            for attribute in link.attributes {
+                match attribute {
+                    LinkAttribute::IfName(found) => name = Some(found),
+                    LinkAttribute::Address(bytes) => mac = bytes.try_into().unwrap_or([0; 6]),
+                    _ => {}
+                }
+            }
+            if let Some(name) = name {
+                table.links.insert(link.header.index, Link { name, mac });
+            }
+        }
+        let mut neighbours =
+            self.0.neighbours().get().set_address_family(AddressFamily::Inet).execute();
+        while let Some(message) = neighbours.try_next().await? {
+            if let Some((ifindex, address, state)) = neighbour(&message) {
+                table.neighbours.insert((ifindex, address), state);
+            }
+        }
+        for &address in addresses {
+            if let Some(ifindex) = self.on_link_route(address).await? {
+                table.routes.insert(address, ifindex);
+            }
+        }
+        Ok(table)
+    }
+
+    /// The interface by which the kernel reaches the address without a gateway.
+    async fn on_link_route(&mut self, address: Ipv4Addr) -> Result<Option<u32>, Error> {
+        let request =
+            RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32).build();
+        let mut answers = self.0.route().get(request).execute();
+        match answers.try_next().await {
+            Ok(Some(route)) => Ok(on_link_interface(&route)),
+            Ok(None) | Err(Error::NetlinkError(_)) => Ok(None), // unreachable
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Has the kernel resolve the neighbour, and keep it so.
+    pub(super) async fn manage(&mut self, ifindex: u32, address: Ipv4Addr) -> Result<(), Error> {
+        let mut request = self
+            .0
+            .neighbours()
+            .add(ifindex, IpAddr::V4(address))
+            .state(NeighbourState::None)
+            .replace();
+        let message = request.message_mut();
+        message.attributes.push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
+        request.execute().await
+    }
+
+    /// Deletes the neighbour; the kernel resolves it anew when it needs it.
+    pub(super) async fn forget(&mut self, ifindex: u32, address: Ipv4Addr) -> Result<(), Error> {
+        let message = self.0.neighbours().add(ifindex, IpAddr::V4(address)).message_mut().clone();
+        self.0.neighbours().del(message).execute().await
+    }
+}
+
+fn on_link_interface(route: &RouteMessage) -> Option<u32> {
+    let mut interface = None;
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => interface = Some(*index),
+            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => return None,
+            _ => {}
+        }
+    }
+    interface.filter(|_| route.header.kind == RouteType::Unicast)
+}
+
+fn change(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Change> {
+    match message.payload {
+        NetlinkPayload::InnerMessage(
+            RouteNetlinkMessage::NewNeighbour(message) | RouteNetlinkMessage::DelNeighbour(message),
+        ) => {
+            let (ifindex, address, state) = neighbour(&message)?;
+            Some(Change::Neighbour { ifindex, address, state })
+        }
+        NetlinkPayload::InnerMessage(_) | NetlinkPayload::Overrun(_) => Some(Change::Topology),
+        _ => None,
+    }
+}
+
+fn neighbour(message: &NeighbourMessage) -> Option<(u32, Ipv4Addr, Option<[u8; 6]>)> {
+    let (mut address, mut mac) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => {
+                address = Some(*found)
+            }
+            NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok(),
+            _ => {}
+        }
+    }
+    // Stale is not wrong: the address was right when it was last needed, and the kernel checks it.
+    let usable = matches!(
+        message.header.state,
+        NeighbourState::Reachable
+            | NeighbourState::Stale
+            | NeighbourState::Delay
+            | NeighbourState::Probe
+            | NeighbourState::Permanent
+            | NeighbourState::Noarp
+    );
+    Some((message.header.ifindex, address?, mac.filter(|_| usable)))
+}
