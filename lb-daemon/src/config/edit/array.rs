@@ -4,13 +4,13 @@
 //! second, and its indentation. The first of these belongs to the element before, the rest to the
 //! element after.
 
-use toml_edit::{Array, InlineTable, RawString, Value};
+use toml_edit::{Array, InlineTable, RawString};
 
 use super::{Splice, list::Entry};
 
 /// Adds an element at the end.
-pub(super) fn add(array: &Array, entry: Entry<'_>) -> Splice {
-    let mut edited = Gaps::of(array);
+pub(super) fn add(text: &str, array: &Array, entry: Entry<'_>) -> Splice {
+    let mut edited = Gaps::of(text, array);
     let (head, tail) = edited.split(array.len());
     let indent = match edited.gaps.get(array.len().wrapping_sub(1)) {
         // The first element of a one-line array may stand close to its bracket.
@@ -21,7 +21,7 @@ pub(super) fn add(array: &Array, entry: Entry<'_>) -> Splice {
     };
     edited.gaps[array.len()] = head + &indent;
     edited.gaps.push(tail);
-    edited.elements.push(Value::InlineTable(inline_table(entry)));
+    edited.elements.push(inline_table(entry).to_string());
     edited.splice(array)
 }
 
@@ -36,8 +36,8 @@ pub(super) fn begin(table: &InlineTable, key: &str, entry: Entry<'_>) -> Splice 
     }
 }
 
-pub(super) fn remove(array: &Array, index: usize) -> Splice {
-    let mut edited = Gaps::of(array);
+pub(super) fn remove(text: &str, array: &Array, index: usize) -> Splice {
+    let mut edited = Gaps::of(text, array);
     let (before, _) = edited.split(index);
     let (_, after) = edited.split(index + 1);
     let last = index + 1 == array.len();
@@ -51,26 +51,24 @@ pub(super) fn remove(array: &Array, index: usize) -> Splice {
 
 /// An array as its elements and what stands before each and after the last, commas left out.
 struct Gaps {
-    elements: Vec<Value>,
+    elements: Vec<String>,
     /// One more than elements.
     gaps: Vec<String>,
 }
 
 impl Gaps {
-    fn of(array: &Array) -> Self {
+    fn of(text: &str, array: &Array) -> Self {
+        let raw =
+            |raw: Option<&RawString>| raw.and_then(RawString::span).map_or("", |span| &text[span]);
         let mut elements = Vec::new();
-        let mut gaps = vec![String::new()];
+        let mut gaps = Vec::new();
+        let mut gap = String::new();
         for value in array.iter() {
-            let decor = value.decor();
-            let i = gaps.len() - 1;
-            gaps[i].push_str(raw(decor.prefix()));
-            gaps.push(raw(decor.suffix()).to_owned());
-            let mut bare = value.clone();
-            bare.decor_mut().clear();
-            elements.push(bare);
+            gaps.push(gap + raw(value.decor().prefix()));
+            gap = raw(value.decor().suffix()).to_owned();
+            elements.push(value.span().map_or(String::new(), |span| text[span].to_owned()));
         }
-        let last = gaps.len() - 1;
-        gaps[last].push_str(raw(Some(array.trailing())));
+        gaps.push(gap + raw(Some(array.trailing())));
         Self { elements, gaps }
     }
 
@@ -83,20 +81,21 @@ impl Gaps {
 
     /// Takes the place of `array` in its text.
     fn splice(self, array: &Array) -> Splice {
-        let mut edited = Array::new();
-        for (mut value, gap) in self.elements.into_iter().zip(&self.gaps) {
-            *value.decor_mut() = toml_edit::Decor::new(gap, "");
-            edited.push_formatted(value);
+        let mut with = "[".to_owned();
+        for (i, (element, gap)) in self.elements.iter().zip(&self.gaps).enumerate() {
+            if i > 0 {
+                with += ",";
+            }
+            with += gap;
+            with += element;
         }
-        edited.set_trailing(self.gaps.last().map_or("", String::as_str));
-        edited.set_trailing_comma(array.trailing_comma());
-        *edited.decor_mut() = toml_edit::Decor::new("", "");
-        Splice { at: array.span().unwrap_or(0..0), with: edited.to_string() }
+        if array.trailing_comma() && !self.elements.is_empty() {
+            with += ",";
+        }
+        with += self.gaps.last().map_or("", String::as_str);
+        with += "]";
+        Splice { at: array.span().unwrap_or(0..0), with }
     }
-}
-
-fn raw(text: Option<&RawString>) -> &str {
-    text.and_then(RawString::as_str).unwrap_or("")
 }
 
 fn inline_table(entry: Entry<'_>) -> InlineTable {

@@ -74,7 +74,8 @@ fn insert(
         if !text[..at].ends_with('\n') {
             with += newline;
         }
-        if blank {
+        // A comment must not come to touch the new header.
+        if blank || at > 0 && is_comment(&text[line_start(text, at - 1)..at]) {
             with += newline;
         }
     }

@@ -72,7 +72,7 @@ impl<'a> List<'a> {
     pub(super) fn add(&self, text: &str, entry: Entry<'_>, owner: Owner<'_>) -> Splice {
         match (self, owner) {
             (Self::Headers { header, tables }, _) => header::add(text, header, tables, entry),
-            (Self::Inline { array }, _) => array::add(array, entry),
+            (Self::Inline { array }, _) => array::add(text, array, entry),
             (Self::Missing { header }, Owner::File) => header::begin(text, header, None, entry),
             (Self::Missing { header }, Owner::Header(table)) => {
                 header::begin(text, header, Some(table), entry)
@@ -95,7 +95,7 @@ impl<'a> List<'a> {
                 Some(table) => header::remove(text, table, document.as_table()),
                 None => Ok(Splice { at: 0..0, with: String::new() }),
             },
-            Self::Inline { array } => Ok(array::remove(array, index)),
+            Self::Inline { array } => Ok(array::remove(text, array, index)),
             Self::Missing { .. } => Ok(Splice { at: 0..0, with: String::new() }),
         }
     }
