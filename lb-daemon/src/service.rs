@@ -4,6 +4,7 @@ use std::{
     fmt,
     net::{Ipv4Addr, SocketAddrV4},
     ops::RangeInclusive,
+    str::FromStr,
 };
 
 use serde::{Deserialize, Serialize};
@@ -67,5 +68,36 @@ impl fmt::Display for Forwarding {
         f.write_str(match self {
             Self::Dr => "dr",
         })
+    }
+}
+
+/// A word for something that this version does not do, or that does not exist.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{found}` is not supported, expected {expected}")]
+pub struct Unsupported {
+    found: String,
+    expected: &'static str,
+}
+
+impl FromStr for Protocol {
+    type Err = Unsupported;
+
+    fn from_str(text: &str) -> Result<Self, Unsupported> {
+        match text {
+            "tcp" => Ok(Self::Tcp),
+            "udp" => Ok(Self::Udp),
+            other => Err(Unsupported { found: other.to_owned(), expected: "`tcp` or `udp`" }),
+        }
+    }
+}
+
+impl FromStr for Forwarding {
+    type Err = Unsupported;
+
+    fn from_str(text: &str) -> Result<Self, Unsupported> {
+        match text {
+            "dr" => Ok(Self::Dr),
+            other => Err(Unsupported { found: other.to_owned(), expected: "`dr`" }),
+        }
     }
 }

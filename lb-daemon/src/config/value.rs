@@ -10,7 +10,7 @@ use std::{
 use toml::de::DeValue;
 
 use super::{Vip, XdpMode};
-use crate::service::{Forwarding, Protocol, TABLE_SIZES};
+use crate::service::{Forwarding, Protocol, TABLE_SIZES, Unsupported};
 
 /// RFC 9568 §5.2.7: a 12-bit field of centiseconds, of which 0 is not an interval.
 const ADVERTISEMENT_INTERVALS: RangeInclusive<Duration> =
@@ -84,18 +84,11 @@ pub(super) fn service_address(value: &DeValue<'_>) -> Result<SocketAddrV4, Strin
 }
 
 pub(super) fn protocol(value: &DeValue<'_>) -> Result<Protocol, String> {
-    match string(value)? {
-        "tcp" => Ok(Protocol::Tcp),
-        "udp" => Ok(Protocol::Udp),
-        other => Err(format!("`{other}` is not supported, expected `tcp` or `udp`")),
-    }
+    string(value)?.parse().map_err(|error: Unsupported| error.to_string())
 }
 
 pub(super) fn forwarding(value: &DeValue<'_>) -> Result<Forwarding, String> {
-    match string(value)? {
-        "dr" => Ok(Forwarding::Dr),
-        other => Err(format!("`{other}` is not supported, expected `dr`")),
-    }
+    string(value)?.parse().map_err(|error: Unsupported| error.to_string())
 }
 
 pub(super) fn table_size(value: &DeValue<'_>) -> Result<u32, String> {

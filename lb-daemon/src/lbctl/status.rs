@@ -1,0 +1,87 @@
+//! `lbctl status`.
+
+use super::{
+    Context, Failure, service,
+    table::{Column, bad, duration, good, grouped, table, text, warning},
+    vrrp,
+};
+use crate::control::{Interface, Status};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  lbctl status
+  lbctl status -o json
+  watch -n1 lbctl status";
+
+pub(super) async fn run(context: &Context) -> Result<String, Failure> {
+    let status = context.client.status().await?;
+    Ok(context.show(&status, |status| show(status, context.colour)))
+}
+
+/// Warnings first, then a section for each thing that there is.
+fn show(status: &Status, colour: bool) -> String {
+    let mut sections = Vec::new();
+    let warnings = warnings(status, colour);
+    if !warnings.is_empty() {
+        sections.push(warnings);
+    }
+    sections.push(format!(
+        "director {}: lbd {}, pid {}, up {}\nconfig {}{}\n",
+        status.director,
+        status.version,
+        status.pid,
+        duration(status.uptime_ms),
+        status.config.file.display(),
+        if status.config.refused.is_some() { " (as it was before the refused reload)" } else { "" },
+    ));
+    if !status.interfaces.is_empty() {
+        sections.push(interfaces(&status.interfaces, colour));
+    }
+    if !status.virtual_services.is_empty() {
+        sections.push(service::list(&status.virtual_services, colour));
+    }
+    if !status.virtual_routers.is_empty() {
+        sections.push(vrrp::states(&status.virtual_routers, colour));
+    }
+    if status.verdicts.values().any(|packets| *packets > 0) {
+        sections.push(verdicts(status, colour));
+    }
+    sections.join("\n")
+}
+
+fn warnings(status: &Status, colour: bool) -> String {
+    let refused = status.config.refused.iter().map(|why| {
+        // A line a fault, below each other.
+        format!(
+            "the last reload was refused, what ran before runs on:\n  {}",
+            why.replace('\n', "\n  ")
+        )
+    });
+    refused.chain(status.warnings.iter().cloned()).map(|text| warning(&text, colour)).collect()
+}
+
+fn interfaces(interfaces: &[Interface], colour: bool) -> String {
+    let columns = [Column::Left("INTERFACE"), Column::Left("XDP"), Column::Left("REASON")];
+    let row = |interface: &Interface| {
+        let native = interface.xdp_mode == "native";
+        vec![
+            text(&interface.name),
+            if native { good(&interface.xdp_mode) } else { bad(&interface.xdp_mode) },
+            text(interface.reason.as_deref().unwrap_or("-")),
+        ]
+    };
+    table(&columns, interfaces.iter().map(row), colour)
+}
+
+/// Those that occurred, the most frequent first.
+fn verdicts(status: &Status, colour: bool) -> String {
+    let mut verdicts: Vec<_> =
+        status.verdicts.iter().filter(|(_, packets)| **packets > 0).collect();
+    verdicts.sort_by_key(|(name, packets)| (std::cmp::Reverse(**packets), *name));
+    let row = |(name, packets): (&String, &u64)| vec![text(name), text(grouped(*packets))];
+    table(
+        &[Column::Left("VERDICT"), Column::Right("PACKETS")],
+        verdicts.into_iter().map(row),
+        colour,
+    )
+}
