@@ -1,0 +1,108 @@
+//! What the drill found, as JSON. Names are an interface: fields may be added, never renamed.
+//!
+//! All times are milliseconds. `at_ms` and `takeover_ms` count from the event of the scenario.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The release of the kernel.
+    pub kernel: String,
+    /// `native` or `generic`, as the directors attached their program.
+    pub xdp_mode: String,
+    pub advertisement_interval_ms: u64,
+    /// With repetitions, one entry for each.
+    pub scenarios: Vec<ScenarioReport>,
+    pub verdict: Verdict,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    Pass,
+    Fail,
+}
+
+impl Verdict {
+    pub fn of(failures: &[String]) -> Self {
+        if failures.is_empty() { Self::Pass } else { Self::Fail }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "fail",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScenarioReport {
+    pub name: String,
+    pub verdict: Verdict,
+    /// Why the verdict is not `pass`, for a person.
+    pub failures: Vec<String>,
+    /// The long-lived connections, all open when the event happened.
+    pub connections: Connections,
+    /// Short connections, opened before, during and after the event.
+    pub new_connections: NewConnections,
+    /// At the client: from the last answer of the old director to the first answer of the new
+    /// one. `None`: the new one never answered.
+    pub outage_ms: Option<f64>,
+    /// `outage_ms` has to be below this.
+    pub outage_limit_ms: f64,
+    /// The longest that a surviving connection waited for a confirmation that was due.
+    pub longest_stall_ms: f64,
+    /// From the event to the first sign of the new director at the client, its GARP or an answer.
+    pub takeover_ms: Option<f64>,
+    pub probes: Probes,
+    /// The client as the real servers saw it; DSR keeps its own address.
+    pub clients_seen: Vec<Ipv4Addr>,
+    /// Connections that each real server carried.
+    pub by_real_server: BTreeMap<String, u64>,
+    pub packets: Packets,
+    pub timeline: Vec<Moment>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connections {
+    pub opened: u64,
+    pub survived: u64,
+    pub reset: u64,
+    pub timed_out: u64,
+    pub corrupted: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewConnections {
+    pub attempted: u64,
+    /// Did their job in the end; a lost SYN is repeated.
+    pub succeeded: u64,
+}
+
+/// ICMP echo at the VIP, one a millisecond.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probes {
+    pub sent: u64,
+    pub lost: u64,
+}
+
+/// tshark's judgement of what left the directors.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packets {
+    /// Packets judged, by protocol.
+    pub judged: BTreeMap<String, u64>,
+    /// Malformed, cut short, or with a bad checksum.
+    pub malformed: u64,
+    /// Packets that the capture lost; they were not judged.
+    pub dropped: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Moment {
+    pub at_ms: f64,
+    pub who: String,
+    pub what: String,
+}
