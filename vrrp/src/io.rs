@@ -74,7 +74,7 @@ impl Vrrp {
     /// As [`Vrrp::start`]; then nothing has changed.
     pub fn reconfigure(&self, routers: Vec<RouterConfig>) -> Result<(), StartError> {
         self.ask(|reply| Command::Reconfigure(routers, reply))
-            .unwrap_or_else(|| Err(cannot_start("the thread has ended")))
+            .unwrap_or_else(|| Err(cannot_start("it has ended")))
     }
 
     /// The state of every virtual router, in configured order, then of those that are leaving.
@@ -156,7 +156,7 @@ pub struct RouterSnapshot {
 }
 
 fn cannot_start(cause: impl ToString) -> StartError {
-    StartError { router: "*".into(), interface: "*".into(), cause: cause.to_string() }
+    StartError::Thread(cause.to_string())
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one clock that the state machines are fed from")]

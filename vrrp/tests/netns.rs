@@ -108,12 +108,14 @@ fn reconfiguring_touches_only_what_has_changed() {
         name: "other".into(),
         vrid: NonZeroU8::MIN,
         vips: vec![vip(101)],
+        more_vips: vec![vip(103)],
         ..router(150)
     };
     let a = lan.start("a", vec![router(150), other()]).unwrap();
     let states = || a.snapshot().iter().map(|router| router.state).collect::<Vec<_>>();
     wait_until("both are active", states, |states| *states == ["active", "active"]);
     let sent = snapshot(&a).advertisements_sent;
+    assert!(lan.addresses("a").contains("10.77.0.103/24"), "follows without being advertised");
 
     let mut broken = other();
     broken.interface = "nope".into();
@@ -132,7 +134,10 @@ fn reconfiguring_touches_only_what_has_changed() {
 
     a.reconfigure(vec![router(150)]).unwrap();
     wait_until("it has left", || a.snapshot().len(), |len| *len == 1);
-    assert!(!lan.addresses("a").contains("10.77.0.101"), "{}", lan.addresses("a"));
+    let left = lan.addresses("a");
+    let gone = ["10.77.0.101", "10.77.0.102", "10.77.0.103"];
+    assert!(gone.iter().all(|address| !left.contains(address)), "{left}");
+    assert!(lan.has_vip("a"));
 }
 
 #[test]

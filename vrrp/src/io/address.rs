@@ -67,12 +67,13 @@ impl Addresses {
         }
     }
 
-    /// Removes an address, whatever the length of its prefix; one that is not there is fine.
+    /// Removes an address, whatever the length of its prefix; one that is not there, or is gone with
+    /// its interface, is fine.
     pub(super) fn remove(&mut self, interface: u32, vip: Vip) -> Result<()> {
         let message = message(interface, vip);
         let flags = NLM_F_REQUEST | NLM_F_ACK;
         match self.request(RouteNetlinkMessage::DelAddress(message), flags, |_| {}) {
-            Err(error) if is(&error, Errno::EADDRNOTAVAIL) => Ok(()),
+            Err(error) if is(&error, Errno::EADDRNOTAVAIL) || is(&error, Errno::ENODEV) => Ok(()),
             result => result,
         }
     }

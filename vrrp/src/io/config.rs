@@ -7,7 +7,7 @@ use crate::packet::Interval;
 /// One virtual router, as configured.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RouterConfig {
-    /// Unique; tells a changed router from a new one in [`Vrrp::reconfigure`].
+    /// Unique; tells a changed router from a new one in [`Vrrp::reconfigure`](super::Vrrp::reconfigure).
     pub name: String,
     /// The interface that the VIPs live on and advertisements go through.
     pub interface: String,
@@ -38,14 +38,20 @@ pub struct Vip {
 
 /// Why a set of virtual routers cannot be run.
 #[derive(thiserror::Error, Debug)]
-#[error("virtual router {router} on {interface}: {cause}")]
-pub struct StartError {
-    /// Name of the virtual router.
-    pub router: String,
-    /// Its interface.
-    pub interface: String,
-    /// What was found, what was expected.
-    pub cause: String,
+pub enum StartError {
+    /// One of them cannot.
+    #[error("virtual router {router} on {interface}: {cause}")]
+    Router {
+        /// Name of the virtual router.
+        router: String,
+        /// Its interface.
+        interface: String,
+        /// What was found, what was expected.
+        cause: String,
+    },
+    /// None of them can, as there is no thread for them.
+    #[error("vrrp thread: {0}")]
+    Thread(String),
 }
 
 impl RouterConfig {
@@ -55,7 +61,7 @@ impl RouterConfig {
     }
 
     pub(super) fn error(&self, cause: impl Into<String>) -> StartError {
-        StartError {
+        StartError::Router {
             router: self.name.clone(),
             interface: self.interface.clone(),
             cause: cause.into(),
