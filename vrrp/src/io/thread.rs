@@ -61,13 +61,14 @@ impl Thread {
         while !(self.shutting_down && self.leaving.is_empty()) {
             self.wait();
             self.obey();
-            // All that is queued before any timeout: a thread that was kept from running must not
-            // take its own lateness for the silence of others.
+            // All that was queued when a deadline is found to have passed is read before it counts: a
+            // thread that was kept from running must not take its own lateness for the silence of others.
+            let woken_at = now();
             for instance in self.instances.iter_mut().chain(&mut self.leaving) {
                 instance.receive(&mut self.world);
             }
             for instance in self.instances.iter_mut().chain(&mut self.leaving) {
-                if instance.deadline().is_some_and(|deadline| deadline <= now()) {
+                if instance.deadline().is_some_and(|deadline| deadline <= woken_at) {
                     instance.handle(Event::Timeout, &mut self.world);
                 }
             }
