@@ -189,11 +189,15 @@ impl Client {
 
 fn connect_error(socket: &Path, source: io::Error) -> ClientError {
     let socket = socket.to_owned();
-    match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ClientError::NoSocket { socket },
-        io::ErrorKind::ConnectionRefused => ClientError::NobodyListens { socket },
-        io::ErrorKind::PermissionDenied => ClientError::Denied { socket },
-        _ => ClientError::Connect { socket, source },
+    let kind = source.kind();
+    if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&kind) {
+        ClientError::NoSocket { socket }
+    } else if kind == io::ErrorKind::ConnectionRefused {
+        ClientError::NobodyListens { socket }
+    } else if kind == io::ErrorKind::PermissionDenied {
+        ClientError::Denied { socket }
+    } else {
+        ClientError::Connect { socket, source }
     }
 }
 
