@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{
-        ConfigErrors,
+        ConfigErrors, ReadError,
         edit::{Edit, EditError},
     },
     service::{DEFAULT_WEIGHT, Forwarding, Protocol},
@@ -87,6 +87,12 @@ impl From<EditError> for Refusal {
 impl From<ConfigErrors> for Refusal {
     fn from(errors: ConfigErrors) -> Self {
         Self::new(RefusalKind::Invalid, errors.to_string())
+    }
+}
+
+impl From<ReadError> for Refusal {
+    fn from(error: ReadError) -> Self {
+        Self::new(RefusalKind::Invalid, error.to_string())
     }
 }
 

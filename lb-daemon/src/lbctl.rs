@@ -22,6 +22,8 @@ mod status;
 mod table;
 mod vrrp;
 
+/// In the help, after the options of the verb.
+const LAST: usize = 100;
 const SOCKET_VARIABLE: &str = "LBD_SOCKET";
 
 /// Controls lbd, the daemon of a director.
@@ -37,10 +39,17 @@ struct Cli {
 #[derive(Args)]
 struct Options {
     /// The daemon's socket [default: $LBD_SOCKET, or /run/lbd/lbd.sock]
-    #[arg(long, global = true, value_name = "PATH")]
+    #[arg(long, global = true, value_name = "PATH", display_order = LAST)]
     socket: Option<PathBuf>,
     /// How to print
-    #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FORMAT",
+        default_value = "table",
+        display_order = LAST
+    )]
     output: Output,
 }
 

@@ -6,7 +6,10 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::{Context, Failure};
-use crate::config::{self, Config, Fault, ReadError};
+use crate::{
+    config::{self, Config, Fault, ReadError},
+    control::{Refusal, RefusalKind, client::ClientError},
+};
 
 #[derive(Subcommand)]
 pub(super) enum Verb {
@@ -23,7 +26,7 @@ Exit code 2 where the file has faults, each as FILE:LINE:COLUMN: FIELD: PROBLEM.
 Examples:
   lbctl config reload
 
-A file with faults is refused as a whole; what runs stays as it is.")]
+A file with faults is refused as a whole, with exit code 2; what runs stays as it is.")]
     Reload,
 }
 
@@ -47,11 +50,20 @@ pub(super) async fn run(verb: Verb, context: &Context) -> Result<String, Failure
     match verb {
         Verb::Check { file } => check(&file, context),
         Verb::Reload => {
-            context.client.reload().await?;
+            context.client.reload().await.map_err(reload_failure)?;
             Ok(context.show(&Reloaded { reloaded: true }, |_| {
                 "reloaded: what the configuration file says now runs\n".to_owned()
             }))
         }
+    }
+}
+
+/// A file with faults is reported alike, whoever reads it.
+fn reload_failure(error: ClientError) -> Failure {
+    if let ClientError::Refused(Refusal { kind: RefusalKind::Invalid, message }) = error {
+        Failure::InvalidConfig { faults: message, output: String::new() }
+    } else {
+        Failure::Request(error)
     }
 }
 

@@ -49,6 +49,7 @@ Examples:
 pub(super) struct Add {
     /// As `lbctl service list` shows it
     service: String,
+    /// IPv4, without a port
     #[arg(value_parser = parse_address)]
     address: Ipv4Addr,
     /// Its share relative to the others; 0 takes no new flows
@@ -60,6 +61,7 @@ pub(super) struct Add {
 pub(super) struct Set {
     /// As `lbctl service list` shows it
     service: String,
+    /// IPv4, without a port
     #[arg(value_parser = parse_address)]
     address: Ipv4Addr,
     /// Its share relative to the others; 0 takes no new flows
@@ -71,6 +73,7 @@ pub(super) struct Set {
 pub(super) struct Delete {
     /// As `lbctl service list` shows it
     service: String,
+    /// IPv4, without a port
     #[arg(value_parser = parse_address)]
     address: Ipv4Addr,
 }

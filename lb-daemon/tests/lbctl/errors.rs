@@ -46,7 +46,7 @@ fn a_socket_that_one_may_not_open_names_the_group() {
         // No permission stops root.
         command.uid(65534).gid(65534);
     } else {
-        fs::set_permissions(&fake.socket, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&fake.socket, fs::Permissions::from_mode(0o0)).unwrap();
     }
     let (code, message) = failure(command.output().unwrap());
     let want = format!(
@@ -95,10 +95,7 @@ fn what_exists_or_would_be_invalid_is_refused() {
         assert_eq!(fake.fails(arguments), (1, format!("lbctl: {want}\n")));
     }
     *fake.control.refuse_reload.lock().unwrap() = Some("lbd.toml:1:1: nothing to do".to_owned());
-    assert_eq!(
-        fake.fails(&["config", "reload"]),
-        (1, "lbctl: lbd.toml:1:1: nothing to do\n".to_owned())
-    );
+    assert_eq!(fake.fails(&["config", "reload"]), (2, "lbd.toml:1:1: nothing to do\n".to_owned()));
     assert_eq!(fake.text(), before);
 }
 

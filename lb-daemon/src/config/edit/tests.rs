@@ -219,6 +219,16 @@ fn lines_that_end_with_carriage_returns_stay_so() {
 }
 
 #[test]
+fn a_byte_order_mark_moves_no_place() {
+    let text = format!("\u{feff}{HEADERS}");
+    let edited = apply(&text, &set_real("web", "10.0.0.12", 7)).unwrap();
+    assert_eq!(edited, text.replace("weight = 3", "weight = 7"));
+    let edited = apply(&text, &add_service("ssh")).unwrap();
+    let inverse = Edit::DeleteService { name: "ssh".to_owned() };
+    assert_eq!(apply(&edited, &inverse).unwrap(), text);
+}
+
+#[test]
 fn what_cannot_be_edited_says_why() {
     for (edit, want) in [
         (Edit::DeleteService { name: "wbe".to_owned() }, "no service `wbe`, did you mean `web`?"),
