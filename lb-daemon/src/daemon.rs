@@ -1,1 +1,162 @@
+//! The task tree of `lbd`: start order, signals, and an end that leaves the machine as it was.
+//!
+//! Two worlds that cannot delay each other: the VRRP thread, which [`vrrp`] owns, and this tokio
+//! runtime with everything else. Start: datapath, neighbours, then VRRP, so that a director which
+//! becomes active can forward. End: VRRP resigns while the datapath still forwards, then the rest.
 
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{Mutex, oneshot},
+};
+use tracing::{info, warn};
+
+use crate::{
+    config,
+    control::{Control, server},
+};
+
+mod api;
+mod file;
+mod running;
+mod view;
+
+pub use running::StartError;
+
+use api::Daemon;
+use running::Running;
+
+/// What `lbd` is told on its command line.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub config: PathBuf,
+    /// For what outlives the daemon: the pins of the datapath.
+    pub state_dir: PathBuf,
+    pub socket: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration cannot be used; the one error with exit code 2.
+    #[error(transparent)]
+    Config(#[from] config::ReadError),
+    #[error("{} {}", operation, path.display())]
+    Path {
+        operation: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("another lbd runs with the state directory {}: stop it, or use --state-dir", .0.display())]
+    StateDirInUse(PathBuf),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("{0}")]
+    Io(&'static str, #[source] io::Error),
+}
+
+/// Runs a director until SIGTERM or SIGINT. SIGHUP reads the configuration again.
+pub async fn run(options: Options) -> Result<(), RunError> {
+    let (config, text) = config::read(&options.config)?;
+    let _lock = lock(&options.state_dir)?;
+    let at = |operation, path: &Path| {
+        let path = path.to_owned();
+        move |source| RunError::Path { operation, path, source }
+    };
+    let listener =
+        server::bind(&options.socket).map_err(at("listen on the socket", &options.socket))?;
+    let mut signals = Signals::new().map_err(|error| RunError::Io("handle signals", error))?;
+
+    let running = match Running::start(config, &options.state_dir).await {
+        Ok(running) => running,
+        Err(error) => {
+            let _ = fs::remove_file(&options.socket);
+            return Err(error.into());
+        }
+    };
+    let neighbours = running.neighbours();
+    let daemon = Arc::new(Daemon::new(Mutex::new(running), config_file(&options.config)?, text));
+    let (stop, stopped) = oneshot::channel::<()>();
+    let api = tokio::spawn(server::serve(listener, Arc::clone(&daemon), async {
+        let _ = stopped.await;
+    }));
+    let follower = tokio::spawn(api::follow_neighbours(Arc::clone(&daemon), neighbours));
+    info!(config = %options.config.display(), socket = %options.socket.display(), "running");
+
+    while signals.next().await == Signal::Reload {
+        if let Err(refusal) = daemon.reload().await {
+            warn!("reload refused; what ran runs on:\n{refusal}");
+        }
+    }
+    info!("stopping");
+    let _ = stop.send(());
+    follower.abort();
+    let _ = follower.await;
+    let _ = api.await;
+    if let Some(daemon) = Arc::into_inner(daemon) {
+        daemon.into_running().stop().await;
+    }
+    info!("stopped");
+    Ok(())
+}
+
+/// Absolute, and where a symbolic link leads, as edits replace the file.
+fn config_file(path: &Path) -> Result<PathBuf, RunError> {
+    path.canonicalize().map_err(|source| RunError::Path {
+        operation: "find",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Held for as long as the daemon lives; the kernel releases it however that ends.
+fn lock(state_dir: &Path) -> Result<File, RunError> {
+    let at = |operation, path: &Path| {
+        let path = path.to_owned();
+        move |source| RunError::Path { operation, path, source }
+    };
+    fs::create_dir_all(state_dir).map_err(at("create the state directory", state_dir))?;
+    let path = state_dir.join("lock");
+    let file = File::create(&path).map_err(at("create", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(RunError::StateDirInUse(state_dir.to_owned())),
+        Err(TryLockError::Error(source)) => Err(at("lock", &path)(source)),
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Signal {
+    Stop,
+    Reload,
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.terminate.recv() => Signal::Stop,
+            _ = self.interrupt.recv() => Signal::Stop,
+            _ = self.hangup.recv() => Signal::Reload,
+        }
+    }
+}

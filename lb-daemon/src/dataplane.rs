@@ -188,6 +188,22 @@ impl Dataplane {
         attach::detach(program, interface, attached, self.pins.as_ref())
     }
 
+    /// Takes the program off all other interfaces, those that a former daemon left among them.
+    pub fn detach_all_but(&mut self, kept: &[String]) -> Result<(), AttachError> {
+        let gone: Vec<_> =
+            self.links.keys().filter(|interface| !kept.contains(interface)).cloned().collect();
+        for interface in gone {
+            self.detach(&interface)?;
+        }
+        let Some(pins) = &self.pins else { return Ok(()) };
+        for (interface, mode) in pins.linked().map_err(AttachError::Pin)? {
+            if !kept.contains(&interface) {
+                pins.unpin(&interface, mode).map_err(AttachError::Pin)?;
+            }
+        }
+        pins.remove_other_layouts().map_err(AttachError::Pin)
+    }
+
     /// The interfaces that the program is attached to.
     pub fn attached(&self) -> &BTreeMap<String, Attached> {
         &self.links
@@ -204,9 +220,9 @@ impl Dataplane {
         }
     }
 
-    /// Until when the services of a role are forwarded.
-    pub fn role(&self, role: u32) -> ForwardUntil {
-        self.roles.get(&role, 0).unwrap_or(0)
+    /// Whether the services of a role are forwarded without an end.
+    pub fn forwards(&self, role: u32) -> bool {
+        self.roles.get(&role, 0).is_ok_and(|until| until == FOREVER)
     }
 
     /// A second handle of the roles, for the VRRP thread.

@@ -12,3 +12,15 @@ pub mod maglev;
 pub mod neighbour;
 pub mod reconcile;
 pub mod service;
+
+/// An error and all its causes, in one line.
+pub fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 mod kernel;
 mod table;
 
+pub(crate) use table::mac;
 pub use table::{Neighbour, View};
 
 use kernel::{Change, Kernel};
@@ -102,6 +103,9 @@ async fn follow(
                 Some(Change::Neighbour { ifindex, address, state }) => {
                     table.neighbours.insert((ifindex, address), state);
                 }
+                Some(Change::NeighbourGone { ifindex, address }) => {
+                    table.neighbours.remove(&(ifindex, address));
+                }
                 Some(Change::Topology) => read_all(&mut kernel, &mut table, &targets).await,
                 None => {
                     warn!("the kernel's neighbour notifications have ended");
@@ -126,7 +130,8 @@ async fn read_all(kernel: &mut Kernel, table: &mut Table, targets: &watch::Recei
     }
 }
 
-/// Hands the targets to the kernel to keep resolved, and takes back what is none any more.
+/// Hands the targets to the kernel to keep resolved, again those that it has forgotten, and takes
+/// back what is none any more.
 async fn manage(
     kernel: &mut Kernel,
     table: &Table,
@@ -134,7 +139,10 @@ async fn manage(
     managed: &mut BTreeSet<(u32, Ipv4Addr)>,
 ) {
     let wanted = table.on_link(targets);
-    for &(ifindex, address) in wanted.difference(managed) {
+    let known = |target: &(u32, Ipv4Addr)| table.neighbours.contains_key(target);
+    for &(ifindex, address) in
+        wanted.iter().filter(|target| !managed.contains(target) || !known(target))
+    {
         if let Err(error) = kernel.manage(ifindex, address).await {
             warn!(%address, %error, "have the kernel resolve a real server");
         }

@@ -26,6 +26,8 @@ pub(super) struct Kernel(Handle);
 pub(super) enum Change {
     /// A neighbour's MAC address, where it has one that the kernel would use.
     Neighbour { ifindex: u32, address: Ipv4Addr, state: Option<[u8; 6]> },
+    /// The kernel has forgotten a neighbour: its link went down, or somebody deleted it.
+    NeighbourGone { ifindex: u32, address: Ipv4Addr },
     /// A link or a route, or notifications were lost: read everything anew.
     Topology,
 }
@@ -133,11 +135,13 @@ fn on_link_interface(route: &RouteMessage) -> Option<u32> {
 
 fn change(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Change> {
     match message.payload {
-        NetlinkPayload::InnerMessage(
-            RouteNetlinkMessage::NewNeighbour(message) | RouteNetlinkMessage::DelNeighbour(message),
-        ) => {
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(message)) => {
             let (ifindex, address, state) = neighbour(&message)?;
             Some(Change::Neighbour { ifindex, address, state })
+        }
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelNeighbour(message)) => {
+            let (ifindex, address, _) = neighbour(&message)?;
+            Some(Change::NeighbourGone { ifindex, address })
         }
         NetlinkPayload::InnerMessage(_) | NetlinkPayload::Overrun(_) => Some(Change::Topology),
         _ => None,
