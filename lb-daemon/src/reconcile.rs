@@ -2,7 +2,7 @@
 //! start, reload and edit are the same path: (desired, installed) → operations.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::{Ipv4Addr, SocketAddrV4},
 };
 
@@ -218,11 +218,11 @@ impl Plan {
                 .chain([ALWAYS]),
         );
         for router in wanted {
-            if !self.next.roles.contains_key(&router) {
-                let role = free
-                    .take(MAX_ROLES)
-                    .ok_or(TooMany { what: "virtual routers", limit: MAX_ROLES - 1 })?;
-                self.next.roles.insert(router, role);
+            if let Entry::Vacant(entry) = self.next.roles.entry(router) {
+                entry.insert(
+                    free.take(MAX_ROLES)
+                        .ok_or(TooMany { what: "virtual routers", limit: MAX_ROLES - 1 })?,
+                );
             }
         }
         Ok(())

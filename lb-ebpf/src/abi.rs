@@ -15,9 +15,9 @@ pub const MAX_REAL_SERVERS: usize = 65_535;
 /// Most virtual routers, and [`ALWAYS`] beside them.
 pub const MAX_ROLES: usize = 1_024;
 
-/// Key of the services map.
+/// Key of the services map. Aligned as [`crate::flow::FlowKey`] is, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(C)]
+#[repr(C, align(4))]
 pub struct ServiceKey {
     pub vip: [u8; 4],
     pub port: [u8; 2],

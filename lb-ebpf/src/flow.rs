@@ -8,7 +8,11 @@ use crate::{
 };
 
 /// The 5-tuple, in network byte order.
+///
+/// Aligned, because the compiler reads the arrays as integers, and the verifier refuses an
+/// unaligned read from the stack whatever the target's features say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(4))]
 pub struct FlowKey {
     pub src: [u8; 4],
     pub dst: [u8; 4],
@@ -47,7 +51,7 @@ pub fn parse(packet: &Packet<'_>) -> Result<FlowKey, Verdict> {
         return Err(Verdict::Fragment);
     }
     // Ethernet pads short packets: what lies beyond the stated length is not a port.
-    if ip.total_len() < header_len + size_of::<Ports>() as u16 {
+    if usize::from(ip.total_len()) < usize::from(header_len) + size_of::<Ports>() {
         return Err(Verdict::Truncated);
     }
     let l4 = l3.plus(header_len).ok_or(Verdict::Truncated)?;

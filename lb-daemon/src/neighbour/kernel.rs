@@ -64,10 +64,10 @@ impl Kernel {
         while let Some(link) = links.try_next().await? {
             let (mut name, mut mac) = (None, [0; 6]);
             for attribute in link.attributes {
-                match attribute {
-                    LinkAttribute::IfName(found) => name = Some(found),
-                    LinkAttribute::Address(bytes) => mac = bytes.try_into().unwrap_or([0; 6]),
-                    _ => {}
+                if let LinkAttribute::IfName(found) = attribute {
+                    name = Some(found);
+                } else if let LinkAttribute::Address(bytes) = attribute {
+                    mac = bytes.try_into().unwrap_or([0; 6]);
                 }
             }
             if let Some(name) = name {
@@ -124,10 +124,10 @@ impl Kernel {
 fn on_link_interface(route: &RouteMessage) -> Option<u32> {
     let mut interface = None;
     for attribute in &route.attributes {
-        match attribute {
-            RouteAttribute::Oif(index) => interface = Some(*index),
-            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => return None,
-            _ => {}
+        if let RouteAttribute::Oif(index) = attribute {
+            interface = Some(*index);
+        } else if matches!(attribute, RouteAttribute::Gateway(_) | RouteAttribute::Via(_)) {
+            return None;
         }
     }
     interface.filter(|_| route.header.kind == RouteType::Unicast)
@@ -144,19 +144,17 @@ fn change(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Change> {
             Some(Change::NeighbourGone { ifindex, address })
         }
         NetlinkPayload::InnerMessage(_) | NetlinkPayload::Overrun(_) => Some(Change::Topology),
-        _ => None,
+        NetlinkPayload::Done(_) | NetlinkPayload::Error(_) | NetlinkPayload::Noop | _ => None,
     }
 }
 
 fn neighbour(message: &NeighbourMessage) -> Option<(u32, Ipv4Addr, Option<[u8; 6]>)> {
     let (mut address, mut mac) = (None, None);
     for attribute in &message.attributes {
-        match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => {
-                address = Some(*found)
-            }
-            NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok(),
-            _ => {}
+        if let NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) = attribute {
+            address = Some(*found);
+        } else if let NeighbourAttribute::LinkLayerAddress(bytes) = attribute {
+            mac = bytes.as_slice().try_into().ok();
         }
     }
     // Stale is not wrong: the address was right when it was last needed, and the kernel checks it.
