@@ -1,0 +1,306 @@
+//! The loaded XDP program itself, run by `BPF_PROG_TEST_RUN` on frames of every shape.
+//!
+//! Each outcome is compared with that of the same code on the host, so that neither the compiler
+//! for the BPF target nor the maps can make a difference unseen. Needs root.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use etherparse::PacketBuilder;
+use lb_daemon::{
+    dataplane::{Dataplane, TestRunOutcome},
+    reconcile::{Desired, Hop, Installed, MapOp, reconcile},
+    service::{Forwarding, Protocol, RealServer, VirtualService},
+};
+use lb_ebpf::{
+    abi::{self, ServiceKey},
+    director::{self, Maps},
+    packet::Packet,
+    verdict::{Action, Verdict},
+};
+use proptest::{
+    prelude::*,
+    strategy::ValueTree,
+    test_runner::{Config, TestRunner},
+};
+
+const VIP: [u8; 4] = [10, 77, 0, 100];
+const DIRECTOR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+/// Test runs come in by loopback.
+const LOOPBACK: u32 = 1;
+
+#[test]
+fn every_truncation_of_a_packet_has_the_verdict_that_the_host_gives() {
+    let mut program = Program::load();
+    for whole in [tcp(VIP, 80), udp(VIP, 53), tcp([10, 77, 0, 101], 80)] {
+        // The kernel gives no frame to a program that is shorter than an Ethernet header.
+        for len in 14..=whole.len() {
+            program.check(&whole[..len]);
+        }
+    }
+    assert!(program.seen[&Verdict::Truncated] > 0 && program.seen[&Verdict::Forwarded] > 0);
+    program.check_counters();
+}
+
+#[test]
+fn a_million_random_and_mutated_packets_change_only_what_is_forwarded() {
+    const PACKETS: usize = 1_000_000;
+    let mut program = Program::load();
+    // One value of the strategy gives the shape; the bytes are cheap and come from a generator.
+    let mut runner = TestRunner::new(Config::default());
+    let shapes = (0..1000).map(|_| shape().new_tree(&mut runner).unwrap().current());
+    let shapes: Vec<Vec<u8>> = shapes.collect();
+    let mut random = Xorshift(runner.new_rng().random::<u64>() | 1);
+    for _ in 0..PACKETS {
+        let mut frame = shapes[random.below(shapes.len())].clone();
+        for _ in 0..random.below(4) {
+            let at = random.below(frame.len());
+            frame[at] = random.byte();
+        }
+        let len = 14 + random.below(frame.len() - 13);
+        if random.below(4) == 0 {
+            frame.truncate(len);
+        }
+        program.check(&frame);
+    }
+    assert_eq!(program.seen.values().sum::<u64>(), PACKETS as u64);
+    for verdict in [
+        Verdict::Forwarded,
+        Verdict::NotVirtualService,
+        Verdict::NotAddressedToUs,
+        Verdict::Truncated,
+        Verdict::BadIpv4Header,
+        Verdict::OtherProtocol,
+        Verdict::Fragment,
+        Verdict::NotIpv4,
+        Verdict::NoNeighbour,
+        Verdict::NoRealServer,
+    ] {
+        assert!(program.seen.contains_key(&verdict), "no packet was {}", verdict.name());
+    }
+    program.check_counters();
+}
+
+#[test]
+fn flows_reach_real_servers_in_proportion_to_their_weights() {
+    let mut program = Program::load();
+    let mut flows = BTreeMap::<u8, u32>::new();
+    for port in 1024..11_024_u16 {
+        let mut frame = Vec::new();
+        PacketBuilder::ethernet2([0xaa; 6], DIRECTOR_MAC)
+            .ipv4([192, 0, 2, 1], VIP, 64)
+            .tcp(port, 80, 7, 512)
+            .write(&mut frame, b"")
+            .unwrap();
+        *flows.entry(program.check(&frame).frame[5]).or_default() += 1;
+    }
+    // Weights 1, 2 and 3; the standard deviation is about 50.
+    for (server, expected) in [(11, 1667), (12, 3333), (13, 5000)] {
+        let flows = i64::from(flows[&server]);
+        assert!((flows - expected).abs() < 250, "real server {server} has {flows} of 10,000 flows");
+    }
+}
+
+#[test]
+fn a_new_table_is_taken_into_use_as_a_whole() {
+    let mut program = Program::load();
+    let frame = tcp(VIP, 80);
+    let first = program.check(&frame).frame[5];
+    for service in &mut program.desired.services {
+        service.real_servers.retain(|server| server.address.octets()[3] != first);
+    }
+    program.install();
+    assert_ne!(program.check(&frame).frame[5], first);
+    program.desired.services.clear();
+    program.install();
+    assert_eq!(program.check(&frame).frame, frame, "no service, no change");
+}
+
+/// The program in the kernel, and what its maps are to hold.
+struct Program {
+    kernel: Dataplane,
+    desired: Desired,
+    installed: Installed,
+    host: HostMaps,
+    seen: BTreeMap<Verdict, u64>,
+}
+
+impl Program {
+    /// Services for TCP port 80 and UDP port 53, whose real server 14 has no neighbour, and one
+    /// for TCP port 81 without real servers.
+    fn load() -> Self {
+        let address = |host| Ipv4Addr::new(10, 77, 0, host);
+        let pool = |hosts: &[(u8, u16)]| {
+            hosts
+                .iter()
+                .map(|&(host, weight)| RealServer { address: address(host), weight })
+                .collect()
+        };
+        let service = |port, protocol, real_servers| VirtualService {
+            name: format!("{protocol}-{port}"),
+            address: std::net::SocketAddrV4::new(VIP.into(), port),
+            protocol,
+            forwarding: Forwarding::Dr,
+            table_size: 65_537,
+            real_servers,
+        };
+        let hop = |host| Hop {
+            ifindex: LOOPBACK,
+            destination_mac: [2, 0, 0, 0, 0, host],
+            source_mac: DIRECTOR_MAC,
+        };
+        let desired = Desired {
+            services: vec![
+                service(80, Protocol::Tcp, pool(&[(11, 1), (12, 2), (13, 3)])),
+                service(53, Protocol::Udp, pool(&[(11, 1), (14, 1)])),
+                service(81, Protocol::Tcp, vec![]),
+            ],
+            routers: BTreeMap::new(),
+            neighbours: (11..=13).map(|host| (address(host), hop(host))).collect(),
+        };
+        let kernel = Dataplane::load(None).expect("load the program; this needs root");
+        let (installed, host) = (Installed::default(), HostMaps::default());
+        let mut program = Self { kernel, desired, installed, host, seen: BTreeMap::new() };
+        program.install();
+        program
+    }
+
+    fn install(&mut self) {
+        let (ops, installed) = reconcile(&self.desired, &self.installed).unwrap();
+        self.kernel.apply(&ops).unwrap();
+        self.host.apply(&ops);
+        self.installed = installed;
+    }
+
+    /// Runs one frame in the kernel and on the host.
+    fn check(&mut self, frame: &[u8]) -> TestRunOutcome {
+        let outcome = self.kernel.test_run(frame).unwrap();
+        let mut expected = frame.to_vec();
+        let packet = &mut Packet::from_frame(&mut expected);
+        let verdict = director::handle(packet, LOOPBACK, &self.host);
+        *self.seen.entry(verdict).or_default() += 1;
+        let action = match verdict.action() {
+            Action::Drop => 1,
+            Action::Pass => 2,
+            Action::Transmit => 3,
+        };
+        assert_eq!(outcome.action, action, "{verdict:?}: {frame:02x?}");
+        assert_eq!(outcome.frame, expected, "{verdict:?}: {frame:02x?}");
+        outcome
+    }
+
+    /// Every frame was counted once, under its verdict.
+    fn check_counters(&self) {
+        for (name, packets) in self.kernel.verdicts() {
+            let verdict = Verdict::ALL.into_iter().find(|verdict| verdict.name() == name).unwrap();
+            assert_eq!(packets, self.seen.get(&verdict).copied().unwrap_or(0), "{name}");
+        }
+    }
+}
+
+/// The maps on the host, changed by the operations that change the kernel's.
+#[derive(Default)]
+struct HostMaps {
+    services: BTreeMap<ServiceKey, abi::Service>,
+    tables: BTreeMap<u32, Vec<u16>>,
+    real_servers: BTreeMap<u16, abi::RealServer>,
+}
+
+impl HostMaps {
+    fn apply(&mut self, ops: &[MapOp]) {
+        for op in ops {
+            match op {
+                MapOp::SetRealServer { index, value } => {
+                    self.real_servers.insert(*index, *value);
+                }
+                MapOp::InstallTable { table, slots } => {
+                    self.tables.insert(*table, slots.clone());
+                }
+                MapOp::SetService { key, value } => {
+                    self.services.insert(*key, *value);
+                }
+                MapOp::DeleteService { key } => {
+                    self.services.remove(key);
+                }
+                MapOp::DeleteTable { table } => {
+                    self.tables.remove(table);
+                }
+                MapOp::FreeRealServer { index } => {
+                    self.real_servers.remove(index);
+                }
+            }
+        }
+    }
+}
+
+impl Maps for HostMaps {
+    fn service(&self, key: &ServiceKey) -> Option<&abi::Service> {
+        self.services.get(key)
+    }
+
+    fn forward_until(&self, role: u32) -> Option<u64> {
+        (role == abi::ALWAYS).then_some(abi::FOREVER)
+    }
+
+    fn slot(&self, table: u32, slot: u32) -> Option<u16> {
+        self.tables.get(&table)?.get(slot as usize).copied()
+    }
+
+    fn real_server(&self, index: u16) -> Option<&abi::RealServer> {
+        self.real_servers.get(&index)
+    }
+
+    fn now(&self) -> u64 {
+        0
+    }
+}
+
+/// Frames that are near to something: of a service or not, and noise.
+fn shape() -> impl Strategy<Value = Vec<u8>> {
+    let to = prop_oneof![4 => Just(VIP), 1 => any::<[u8; 4]>()];
+    let port = prop_oneof![3 => Just(80_u16), 2 => Just(53), 1 => Just(81), 1 => any::<u16>()];
+    prop_oneof![
+        4 => (to.clone(), port.clone()).prop_map(|(to, port)| tcp(to, port)),
+        2 => (to, port).prop_map(|(to, port)| udp(to, port)),
+        1 => prop::collection::vec(any::<u8>(), 14..200),
+    ]
+}
+
+fn tcp(to: [u8; 4], port: u16) -> Vec<u8> {
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2([0xaa; 6], DIRECTOR_MAC)
+        .ipv4([192, 0, 2, 1], to, 64)
+        .tcp(4000, port, 7, 512)
+        .write(&mut frame, b"payload")
+        .unwrap();
+    frame
+}
+
+fn udp(to: [u8; 4], port: u16) -> Vec<u8> {
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2([0xaa; 6], DIRECTOR_MAC)
+        .ipv4([192, 0, 2, 1], to, 64)
+        .udp(4000, port)
+        .write(&mut frame, b"payload")
+        .unwrap();
+    frame
+}
+
+/// Marsaglia's generator: a million frames need many bytes, not good ones.
+struct Xorshift(u64);
+
+impl Xorshift {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() >> 33).unwrap() % bound
+    }
+
+    fn byte(&mut self) -> u8 {
+        self.next().to_le_bytes()[4]
+    }
+}
