@@ -219,7 +219,12 @@ impl Datapath {
 
     fn reconcile(&mut self, desired: &Desired) -> Result<(), StartError> {
         let (ops, next) = reconcile(desired, &self.installed)?;
-        self.kernel.apply(&ops)?;
+        if let Err(error) = self.kernel.apply(&ops) {
+            // Some operations were carried out: the maps alone know which.
+            let roles = self.installed.roles.clone();
+            self.installed = Installed { roles, ..self.kernel.installed()? };
+            return Err(error.into());
+        }
         self.installed = next;
         Ok(())
     }

@@ -182,11 +182,9 @@ fn interfaces(running: &Running) -> Vec<Interface> {
         .collect()
 }
 
+/// Beside a refused reload, which has its own place.
 fn warnings(status: &Status, real_servers: &[RealServer]) -> Vec<String> {
     let mut warnings = Vec::new();
-    if let Some(refused) = &status.config.refused {
-        warnings.push(format!("the last reload was refused, what ran runs on: {refused}"));
-    }
     for interface in &status.interfaces {
         if let Some(reason) = &interface.reason {
             warnings.push(format!(

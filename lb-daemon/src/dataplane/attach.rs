@@ -61,6 +61,8 @@ enum Held {
 pub enum AttachError {
     #[error(transparent)]
     Load(LoadError),
+    #[error("no interface `{0}`, which [director] interfaces names")]
+    NoInterface(String),
     #[error("attach to {interface} in {} mode", mode.name())]
     Attach {
         interface: String,
@@ -92,6 +94,9 @@ pub(super) fn attach(
     wish: XdpMode,
     pins: Option<&Pins>,
 ) -> Result<Attached, AttachError> {
+    if nix::net::if_::if_nametoindex(interface).is_err() {
+        return Err(AttachError::NoInterface(interface.to_owned()));
+    }
     if let Some(pins) = pins
         && let Some(adopted) = adopt(program, interface, wish, pins)?
     {
