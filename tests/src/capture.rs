@@ -23,6 +23,8 @@ use crate::{
 /// After this the kernel hands over a block of packets that is not full (dumpcap's own choice).
 const BLOCK_TIMEOUT: Duration = Duration::from_millis(250);
 
+const FINISH_LIMIT: Duration = Duration::from_secs(10);
+
 /// A running capture; ended without a result when dropped.
 pub struct Capture {
     dumpcap: Child,
@@ -62,9 +64,11 @@ impl Capture {
         // Without this, what came last would stay in the kernel; dumpcap does not ask for it.
         observe(BLOCK_TIMEOUT * 2)?;
         interrupt(&self.dumpcap);
+        let status = wait_for("the end of dumpcap", FINISH_LIMIT, || {
+            Ok(self.dumpcap.try_wait()?.ok_or_else(|| "it runs".to_owned()))
+        })?;
         let mut said = String::new();
         self.stderr.read_to_string(&mut said).context("read from dumpcap")?;
-        let status = self.dumpcap.wait().context("wait for dumpcap")?;
         ensure!(status.success(), "dumpcap: {status}: {}", said.trim());
         Ok(Captured { dropped: dropped(&said), file: self.file.clone() })
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use nix::sys::signal::{SigSet, Signal};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// The run was told to end.
 #[derive(Debug)]
@@ -24,17 +24,33 @@ impl std::error::Error for Interrupted {}
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// To be called before any other thread starts: these inherit the mask, and only the thread
-/// started here takes the signals.
+/// Turns the signals into [`Interrupted`] from here on.
+///
+/// By handlers, not by a blocked mask: children would inherit that, and be deaf to SIGTERM.
 pub fn catch() -> anyhow::Result<()> {
-    let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
-    signals.thread_block().context("block signals")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the signal runtime")?;
+    let mut signals = {
+        let _inside = runtime.enter();
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        let [interrupt, terminate, hangup] = kinds.map(signal);
+        (interrupt?, terminate?, hangup?)
+    };
     thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
-            while signals.wait().is_ok() {
+            runtime.block_on(async {
+                tokio::select! {
+                    _ = signals.0.recv() => {}
+                    _ = signals.1.recv() => {}
+                    _ = signals.2.recv() => {}
+                }
                 INTERRUPTED.store(true, Ordering::SeqCst);
-            }
+                // The handlers stay, and a second Ctrl-C does not cut the cleaning short.
+                std::future::pending::<()>().await;
+            });
         })
         .context("start the signal thread")?;
     Ok(())

@@ -7,13 +7,17 @@
 pub mod capture;
 pub mod connection;
 pub mod director;
+pub mod drill;
 pub mod interrupt;
 pub mod lab;
 pub mod leftovers;
 pub mod netns;
 pub mod payload;
+pub mod performance;
 pub mod probe;
 pub mod real_server;
 pub mod report;
+pub mod scenario;
+pub mod terminal;
 pub mod traffic;
 pub mod xdp_pass;

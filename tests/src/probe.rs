@@ -153,7 +153,8 @@ fn send(vip: Ipv4Addr, stop: &AtomicBool) -> anyhow::Result<u32> {
 }
 
 fn open_receiver(vip: Ipv4Addr) -> io::Result<Socket> {
-    let every_protocol = i32::from(libc::ETH_P_ALL.to_be() >> 16);
+    // Network byte order, in the lower half.
+    let every_protocol = libc::ETH_P_ALL.to_be() >> 16;
     let socket = Socket::new(Domain::PACKET, Type::RAW, Some(every_protocol.into()))?;
     socket.attach_filter(&arp_from_and_echo_replies(vip))?;
     socket.set_read_timeout(Some(Duration::from_millis(10)))?;
@@ -260,8 +261,8 @@ impl Takeover {
         let mut of_new = sightings.iter().filter(|one| one.from == new && one.at >= event);
         let first_garp = of_new.clone().find(|one| one.sign == Sign::Garp).map(|one| one.at);
         let first_answer = of_new.find(is_answer)?.at;
-        let before = sightings.iter().filter(|one| one.from == old && one.at <= first_answer);
-        let last_of_old = before.filter(is_answer).next_back().map(|one| one.at);
+        let mut before = sightings.iter().filter(|one| one.from == old && one.at <= first_answer);
+        let last_of_old = before.rfind(is_answer).map(|one| one.at);
         Some(Self { last_of_old, first_garp, first_answer })
     }
 

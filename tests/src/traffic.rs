@@ -182,7 +182,7 @@ async fn long_lived_connection(
     finish: watch::Receiver<bool>,
 ) -> Option<Outcome> {
     let (upload_block, download_block) =
-        if index % 2 == 0 { (HEAVY, LIGHT) } else { (LIGHT, HEAVY) };
+        if index.is_multiple_of(2) { (HEAVY, LIGHT) } else { (LIGHT, HEAVY) };
     let plan = Plan {
         connection: index as u64,
         upload_block,
