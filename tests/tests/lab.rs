@@ -12,7 +12,7 @@ use std::{
 
 use etherparse::PacketBuilder;
 use tests::{
-    capture::Capture,
+    capture::{Capture, Judgement},
     interrupt::{observe, wait_for},
     lab::{CLIENT, Lab, PORT, VIP},
     netns::Netns,
@@ -136,11 +136,11 @@ fn the_judge_passes_real_traffic_and_finds_every_packet_that_is_malformed() {
     assert!(clean.packets.judged["tcp"] > 200 && clean.packets.judged["arp"] > 0, "{clean:?}");
 
     for (fault, packet) in malformed_packets() {
-        let capture = Capture::start(&lab.switch, &[("client", "")], &file).unwrap();
-        lab.client.send_frame(&packet).unwrap();
-        let found = capture.finish().unwrap().judge().unwrap();
+        let found = judge_packet(&lab, &packet);
         assert_eq!(found.packets.malformed, 1, "{fault}: {found:?}");
     }
+    let found = judge_packet(&lab, &packet_with_checksum_minus_zero());
+    assert_eq!((found.packets.malformed, found.packets.judged["tcp"]), (0, 1), "{found:?}");
 }
 
 fn lab_with_vip_on_rs1() -> Lab {
@@ -167,28 +167,44 @@ fn announce(lab: &Lab, index: usize) {
     lab.real_servers[index].send_frame(&frame).unwrap();
 }
 
-fn malformed_packets() -> Vec<(&'static str, Vec<u8>)> {
-    let build = || {
-        let mut packet = Vec::new();
-        PacketBuilder::ethernet2([2, 0, 10, 77, 0, 1], [2, 0, 10, 77, 0, 11])
-            .ipv4(CLIENT.octets(), VIP.octets(), 64)
-            .tcp(40_000, PORT, 1, 1_000)
-            .write(&mut packet, b"payload")
-            .unwrap();
-        packet
-    };
+fn judge_packet(lab: &Lab, packet: &[u8]) -> Judgement {
+    let file = lab.dir().join("packet.pcapng");
+    let capture = Capture::start(&lab.switch, &[("client", "")], &file).unwrap();
+    lab.client.send_frame(packet).unwrap();
+    capture.finish().unwrap().judge().unwrap()
+}
+
+/// As if a director had forwarded it.
+fn packet(sequence: u32) -> Vec<u8> {
+    let mut packet = Vec::new();
+    PacketBuilder::ethernet2([2, 0, 10, 77, 0, 1], [2, 0, 10, 77, 0, 11])
+        .ipv4(CLIENT.octets(), VIP.octets(), 64)
+        .tcp(40_000, PORT, sequence, 1_000)
+        .write(&mut packet, b"payload")
+        .unwrap();
+    packet
+}
+
+fn malformed_packets() -> [(&'static str, Vec<u8>); 5] {
     let changed = |at: usize, xor: u8| {
-        let mut packet = build();
+        let mut packet = packet(1);
         packet[at] ^= xor;
         packet
     };
-    vec![
+    [
         ("TCP checksum", changed(50, 0x01)),
         ("a changed payload byte", changed(55, 0x80)),
         ("IP header checksum", changed(24, 0x01)),
         ("an IP length beyond the packet", changed(16, 0x01)),
         ("a TCP header length below its minimum", changed(46, 0x40)),
     ]
+}
+
+/// 0xffff is the other zero of one's complement, and what Linux writes.
+fn packet_with_checksum_minus_zero() -> Vec<u8> {
+    let mut packet = (0..).map(packet).find(|packet| packet[50..52] == [0, 0]).unwrap();
+    packet[50..52].copy_from_slice(&[0xff, 0xff]);
+    packet
 }
 
 fn upload_with_flipped_bit(lab: &Lab, flip: Option<usize>) -> Trailer {
