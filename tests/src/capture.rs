@@ -40,6 +40,8 @@ impl Capture {
         for (interface, filter) in points {
             command.args(["-i", interface, "-f", filter, "-B", "64", "-s", "2048"]);
         }
+        // With several interfaces dumpcap has a queue of its own, by default of 1,000 packets.
+        command.args(["-N", "500000", "-C", "500000000"]);
         command.args(["-q", "-w"]).arg(file);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut dumpcap = netns.spawn(&mut command)?;
