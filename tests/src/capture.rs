@@ -65,7 +65,7 @@ impl Capture {
     pub fn finish(mut self) -> anyhow::Result<Captured> {
         // Without this, what came last would stay in the kernel; dumpcap does not ask for it.
         observe(BLOCK_TIMEOUT * 2)?;
-        interrupt(&self.dumpcap);
+        terminate(&self.dumpcap);
         let status = wait_for("the end of dumpcap", FINISH_LIMIT, || {
             Ok(self.dumpcap.try_wait()?.ok_or_else(|| "it runs".to_owned()))
         })?;
@@ -83,10 +83,11 @@ impl Drop for Capture {
     }
 }
 
-/// dumpcap ends in order, and writes what it still has, on SIGINT.
-fn interrupt(child: &Child) {
+/// dumpcap ends in order, and writes what it still has. Not by SIGINT: what a shell starts in the
+/// background ignores that, and so would its children.
+fn terminate(child: &Child) {
     if let Ok(pid) = i32::try_from(child.id()) {
-        let _ = kill(Pid::from_raw(pid), Signal::SIGINT);
+        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
     }
 }
 
