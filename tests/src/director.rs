@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io::Write,
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio},
     time::Duration,
 };
 
@@ -106,11 +106,18 @@ impl<'lab> Director<'lab> {
         self.lbd.as_mut().is_some_and(|lbd| matches!(lbd.try_wait(), Ok(None)))
     }
 
+    /// Runs `lbctl` to its end, whatever that is.
+    pub fn lbctl(&self, args: &[&str]) -> anyhow::Result<Output> {
+        let mut command = Command::new(&self.binaries.lbctl);
+        command.arg("--socket").arg(self.socket()).args(args);
+        self.host.netns.enter(|| command.output())?.context("run lbctl")
+    }
+
     /// What `lbctl status` says; the error is lbctl's own.
     pub fn status(&self) -> anyhow::Result<Status> {
-        let mut command = Command::new(&self.binaries.lbctl);
-        command.arg("--socket").arg(self.socket()).args(["-o", "json", "status"]);
-        let output = self.host.netns.run(&mut command)?;
+        let output = self.lbctl(&["-o", "json", "status"])?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "lbctl status: {}: {}", output.status, said.trim());
         serde_json::from_slice(&output.stdout)
             .with_context(|| format!("read the status of {}", self.host.name))
     }
@@ -135,6 +142,11 @@ impl<'lab> Director<'lab> {
     /// SIGTERM: it resigns and cleans up. Does not wait.
     pub fn terminate(&self) -> anyhow::Result<()> {
         self.signal(Signal::SIGTERM)
+    }
+
+    /// SIGHUP: it reads its configuration again. Does not wait.
+    pub fn reload(&self) -> anyhow::Result<()> {
+        self.signal(Signal::SIGHUP)
     }
 
     /// SIGKILL: no resignation, nothing cleaned up; its pinned datapath stays.

@@ -70,8 +70,8 @@ fn pair<'lab>(
     let [lb1, lb2] = &lab.directors;
     let settings = |priority| Settings { priority, advertisement_interval };
     Ok(Pair {
-        lb1: Director::new(lab, lb1, binaries, settings(150))?,
-        lb2: Director::new(lab, lb2, binaries, settings(100))?,
+        lb1: Director::new(lab, lb1, binaries, settings(250))?,
+        lb2: Director::new(lab, lb2, binaries, settings(200))?,
     })
 }
 
