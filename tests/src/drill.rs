@@ -51,9 +51,7 @@ pub fn run(options: &Options, audience: &dyn Audience) -> anyhow::Result<Report>
     }
     leftovers::sweep();
     let lab = Lab::new().context("build the lab")?;
-    let servers: anyhow::Result<Vec<_>> =
-        lab.real_servers.iter().map(|host| RealServer::start(host, PORT)).collect();
-    let _servers = servers?;
+    let _servers = RealServer::start_all(&lab, PORT)?;
     let mut pair = pair(&lab, &binaries, options.advertisement_interval)?;
     let result = play(options, audience, &lab, &mut pair);
     if let Some(dir) = &options.report_dir {

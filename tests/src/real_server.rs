@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use crate::{
-    lab::Host,
+    lab::{Host, Lab},
     payload::{Hello, MAX_BLOCK, Pattern, Trailer},
 };
 
@@ -55,6 +55,11 @@ impl RealServer {
             // The thread ended before: its own error says why.
             Err(mpsc::RecvError) => server.failure(port, name),
         }
+    }
+
+    /// One on each real server of the lab.
+    pub fn start_all(lab: &Lab, port: u16) -> anyhow::Result<Vec<Self>> {
+        lab.real_servers.iter().map(|host| Self::start(host, port)).collect()
     }
 
     fn failure(mut self, port: u16, name: &str) -> anyhow::Result<Self> {

@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 #[test]
 fn real_servers_are_added_weighted_and_deleted_while_traffic_flows() {
     let lab = Lab::new().unwrap();
-    let _servers = real_servers(&lab);
+    let _servers = RealServer::start_all(&lab, PORT).unwrap();
     let director = active_director(&lab);
     let text = fs::read_to_string(director.config_file()).unwrap();
     fs::write(director.config_file(), format!("# kept by the night shift\n{text}")).unwrap();
@@ -47,7 +47,7 @@ fn real_servers_are_added_weighted_and_deleted_while_traffic_flows() {
 #[test]
 fn a_service_is_added_and_deleted_without_touching_the_other() {
     let lab = Lab::new().unwrap();
-    let _servers = real_servers(&lab);
+    let _servers = RealServer::start_all(&lab, PORT).unwrap();
     let director = active_director(&lab);
     let load = Load::start(&lab.client, TARGET, 50).unwrap();
     load.wait_established(LIMIT).unwrap();
@@ -75,7 +75,7 @@ fn a_service_is_added_and_deleted_without_touching_the_other() {
 #[test]
 fn a_reload_of_a_bad_configuration_disturbs_nothing_and_says_where_the_fault_is() {
     let lab = Lab::new().unwrap();
-    let _servers = real_servers(&lab);
+    let _servers = RealServer::start_all(&lab, PORT).unwrap();
     let director = active_director(&lab);
     let load = Load::start(&lab.client, TARGET, 50).unwrap();
     load.wait_established(LIMIT).unwrap();
@@ -129,7 +129,7 @@ fn a_reload_of_a_bad_configuration_disturbs_nothing_and_says_where_the_fault_is(
 fn an_edit_is_refused_while_the_file_has_changes_of_somebody_else() {
     let lab = Lab::new().unwrap();
     let director = {
-        let _servers = real_servers(&lab);
+        let _servers = RealServer::start_all(&lab, PORT).unwrap();
         active_director(&lab)
     };
     let file = director.config_file();
@@ -185,10 +185,6 @@ fn shares(director: &Director<'_>) -> Vec<(String, u32)> {
 
 fn named((address, percent): (&str, u32)) -> (String, u32) {
     (address.to_owned(), percent)
-}
-
-fn real_servers(lab: &Lab) -> Vec<RealServer> {
-    lab.real_servers.iter().map(|host| RealServer::start(host, PORT).unwrap()).collect()
 }
 
 fn active_director(lab: &Lab) -> Director<'_> {

@@ -25,7 +25,7 @@ const CONNECTIONS: usize = 100;
 #[test]
 fn the_vip_moves_when_the_active_director_loses_power_and_connections_survive() {
     let lab = Lab::new().unwrap();
-    let _servers = real_servers(&lab);
+    let _servers = RealServer::start_all(&lab, PORT).unwrap();
     let mut pair = running_pair(&lab);
     let load = established_load(&lab);
     let probe = Probe::start(&lab.client, VIP).unwrap();
@@ -47,7 +47,7 @@ fn the_vip_moves_when_the_active_director_loses_power_and_connections_survive() 
 #[test]
 fn a_director_that_resigns_leaves_its_machine_as_it_was_and_breaks_nothing() {
     let lab = Lab::new().unwrap();
-    let _servers = real_servers(&lab);
+    let _servers = RealServer::start_all(&lab, PORT).unwrap();
     let before = network_of(&lab);
     let mut pair = running_pair(&lab);
     let load = established_load(&lab);
@@ -66,7 +66,7 @@ fn a_director_that_resigns_leaves_its_machine_as_it_was_and_breaks_nothing() {
 #[test]
 fn the_datapath_of_a_killed_daemon_forwards_on_and_the_next_one_adopts_it() {
     let lab = Lab::new().unwrap();
-    let _servers = real_servers(&lab);
+    let _servers = RealServer::start_all(&lab, PORT).unwrap();
     let mut lb1 = director(&lab, 0, 150);
     lb1.start().unwrap();
     lb1.wait_ready("active", LIMIT).unwrap();
@@ -82,10 +82,6 @@ fn the_datapath_of_a_killed_daemon_forwards_on_and_the_next_one_adopts_it() {
     lb1.wait_ready("active", LIMIT).unwrap();
     wait_until_all_move(&load, &mark);
     assert_everything_arrived(&load.finish().unwrap());
-}
-
-fn real_servers(lab: &Lab) -> Vec<RealServer> {
-    lab.real_servers.iter().map(|host| RealServer::start(host, PORT).unwrap()).collect()
 }
 
 fn director(lab: &Lab, index: usize, priority: u8) -> Director<'_> {
