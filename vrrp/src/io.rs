@@ -69,11 +69,26 @@ impl Vrrp {
     /// A router that is as it was is not touched. One that is gone or has changed resigns first, and
     /// the changed one starts once it has left: that goes on after the return.
     ///
+    /// Before it returns, the observer has been told the present role of every virtual router again,
+    /// also when `routers` is the set that runs already. Who has changed what a role leads to calls
+    /// this to have it done.
+    ///
     /// # Errors
     ///
-    /// As [`Vrrp::start`]; then nothing has changed.
+    /// As [`Vrrp::start`]; then nothing has changed, and nothing is reported.
     pub fn reconfigure(&self, routers: Vec<RouterConfig>) -> Result<(), StartError> {
         self.ask(|reply| Command::Reconfigure(routers, reply))
+            .unwrap_or_else(|| Err(cannot_start("it has ended")))
+    }
+
+    /// Tries what [`Vrrp::reconfigure`] would need for `routers`, and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Vrrp::reconfigure`] would return now. What happens to the interfaces until it is called
+    /// can still make it fail.
+    pub fn check(&self, routers: &[RouterConfig]) -> Result<(), StartError> {
+        self.ask(|reply| Command::Check(routers.to_vec(), reply))
             .unwrap_or_else(|| Err(cannot_start("it has ended")))
     }
 
@@ -112,10 +127,15 @@ pub enum Role {
     Inactive,
 }
 
-/// Learns of each change of role. Called on the VRRP thread; must not block.
+/// Learns the role of each virtual router. Called on the VRRP thread; must not block.
 pub trait Observer: Send {
     /// [`Role::Active`] is reported before the VIPs are added and announced,
     /// [`Role::Inactive`] after they have been removed.
+    ///
+    /// Moreover [`Vrrp::start`] and [`Vrrp::reconfigure`] end by reporting the role of every virtual
+    /// router, those that are still leaving included: the same role may be reported again, and
+    /// [`Role::Inactive`] may be the first report. A router that waits for its predecessor of the same
+    /// name to leave has the predecessor's role.
     fn role(&mut self, router: &str, role: Role);
 }
 

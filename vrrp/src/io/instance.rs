@@ -119,6 +119,13 @@ impl Instance {
         self.machine.cause() == Cause::NoSuccessor
     }
 
+    pub(super) fn role(&self) -> Role {
+        match self.machine.state() {
+            State::Initialize | State::Backup { .. } => Role::Inactive,
+            State::Active { .. } | State::Resigning { .. } => Role::Active,
+        }
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.machine.deadline()
     }

@@ -24,6 +24,7 @@ use crate::router::Event;
 /// A request of [`super::Vrrp`], with where to answer.
 pub(super) enum Command {
     Reconfigure(Vec<RouterConfig>, Sender<Result<(), StartError>>),
+    Check(Vec<RouterConfig>, Sender<Result<(), StartError>>),
     Snapshot(Sender<Vec<RouterSnapshot>>),
 }
 
@@ -104,6 +105,9 @@ impl Thread {
                 Ok(Command::Reconfigure(routers, reply)) => {
                     let _ = reply.send(self.reconfigure(routers));
                 }
+                Ok(Command::Check(routers, reply)) => {
+                    let _ = reply.send(self.open_new(&routers).map(drop));
+                }
                 Ok(Command::Snapshot(reply)) => {
                     let _ = reply.send(self.snapshot());
                 }
@@ -118,14 +122,7 @@ impl Thread {
     }
 
     fn reconfigure(&mut self, routers: Vec<RouterConfig>) -> Result<(), StartError> {
-        config::check(&routers)?;
-        let vips = self.vips_of_all(&routers);
-        let is_new = |config: &&RouterConfig| !self.instances.iter().any(|i| i.config() == *config);
-        let mut opened = Vec::new();
-        for config in routers.iter().filter(is_new) {
-            opened.push(Instance::open(config.clone(), &vips, &mut self.world.addresses)?);
-        }
-
+        let opened = self.open_new(&routers)?;
         // From here on nothing can fail.
         let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.instances)
             .into_iter()
@@ -135,7 +132,20 @@ impl Thread {
         self.instances.sort_by_key(|i| routers.iter().position(|config| config == i.config()));
         self.dismiss(gone);
         self.replace();
+        self.report_roles();
         Ok(())
+    }
+
+    /// Opens those of `routers` that do not run as they are, without starting them.
+    fn open_new(&mut self, routers: &[RouterConfig]) -> Result<Vec<Instance>, StartError> {
+        config::check(routers)?;
+        let vips = self.vips_of_all(routers);
+        let is_new = |config: &&RouterConfig| !self.instances.iter().any(|i| i.config() == *config);
+        routers
+            .iter()
+            .filter(is_new)
+            .map(|config| Instance::open(config.clone(), &vips, &mut self.world.addresses))
+            .collect()
     }
 
     /// All VIPs of now and of then: one that is on an interface now is nobody's primary address.
@@ -176,19 +186,30 @@ impl Thread {
         self.leaving.extract_if(.., |instance| instance.is_out()).collect()
     }
 
-    fn snapshot(&self) -> Vec<RouterSnapshot> {
-        let mut leaving: Vec<_> = self.leaving.iter().collect();
-        let mut all = Vec::new();
-        for instance in &self.instances {
-            // One that still waits is represented by its predecessor.
-            let predecessor = leaving.iter().position(|other| {
-                !instance.is_started() && other.config().name == instance.config().name
-            });
-            all.push(predecessor.map_or(instance, |at| leaving.remove(at)).snapshot());
+    fn report_roles(&mut self) {
+        for instance in one_per_name(&self.instances, &self.leaving) {
+            self.world.observer.role(&instance.config().name, instance.role());
         }
-        all.extend(leaving.into_iter().map(Instance::snapshot));
-        all
     }
+
+    fn snapshot(&self) -> Vec<RouterSnapshot> {
+        one_per_name(&self.instances, &self.leaving).into_iter().map(Instance::snapshot).collect()
+    }
+}
+
+/// All of them in configured order, then those that are leaving. One that still waits is represented
+/// by its predecessor.
+fn one_per_name<'a>(instances: &'a [Instance], leaving: &'a [Instance]) -> Vec<&'a Instance> {
+    let mut leaving: Vec<_> = leaving.iter().collect();
+    let mut all = Vec::new();
+    for instance in instances {
+        let predecessor = leaving.iter().position(|other| {
+            !instance.is_started() && other.config().name == instance.config().name
+        });
+        all.push(predecessor.map_or(instance, |at| leaving.remove(at)));
+    }
+    all.extend(leaving);
+    all
 }
 
 /// Whether two configurations cannot run side by side.
