@@ -230,6 +230,8 @@ pub struct VirtualRouter {
     pub transitions: u64,
     pub advertisements_sent: u64,
     pub advertisements_received: u64,
+    /// Advertisements for our VRID with other VIPs than ours, acted on all the same.
+    pub other_vips: u64,
     /// Packets that were not acted on, by reason.
     pub discarded: BTreeMap<String, u64>,
 }

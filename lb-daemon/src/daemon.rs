@@ -2,7 +2,8 @@
 //!
 //! Two worlds that cannot delay each other: the VRRP thread, which [`vrrp`] owns, and this tokio
 //! runtime with everything else. Start: datapath, neighbours, then VRRP, so that a director which
-//! becomes active can forward. End: VRRP resigns while the datapath still forwards, then the rest.
+//! becomes active can forward. End: VRRP resigns while the datapath still forwards, then
+//! everything is taken back.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -64,11 +65,9 @@ pub enum RunError {
 /// Runs a director until SIGTERM or SIGINT. SIGHUP reads the configuration again.
 pub async fn run(options: Options) -> Result<(), RunError> {
     let (config, text) = config::read(&options.config)?;
+    // Absolute, and where a symbolic link leads, as edits replace the file.
+    let file = options.config.canonicalize().map_err(at("find", &options.config))?;
     let _lock = lock(&options.state_dir)?;
-    let at = |operation, path: &Path| {
-        let path = path.to_owned();
-        move |source| RunError::Path { operation, path, source }
-    };
     let listener =
         server::bind(&options.socket).map_err(at("listen on the socket", &options.socket))?;
     let mut signals = Signals::new().map_err(|error| RunError::Io("handle signals", error))?;
@@ -81,7 +80,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         }
     };
     let neighbours = running.neighbours();
-    let daemon = Arc::new(Daemon::new(Mutex::new(running), config_file(&options.config)?, text));
+    let daemon = Arc::new(Daemon::new(Mutex::new(running), file, text));
     let (stop, stopped) = oneshot::channel::<()>();
     let api = tokio::spawn(server::serve(listener, Arc::clone(&daemon), async {
         let _ = stopped.await;
@@ -99,28 +98,18 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     follower.abort();
     let _ = follower.await;
     let _ = api.await;
-    if let Some(daemon) = Arc::into_inner(daemon) {
-        daemon.into_running().stop().await;
-    }
+    daemon.stop().await;
     info!("stopped");
     Ok(())
 }
 
-/// Absolute, and where a symbolic link leads, as edits replace the file.
-fn config_file(path: &Path) -> Result<PathBuf, RunError> {
-    path.canonicalize().map_err(|source| RunError::Path {
-        operation: "find",
-        path: path.to_owned(),
-        source,
-    })
+fn at(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RunError {
+    let path = path.to_owned();
+    move |source| RunError::Path { operation, path, source }
 }
 
 /// Held for as long as the daemon lives; the kernel releases it however that ends.
 fn lock(state_dir: &Path) -> Result<File, RunError> {
-    let at = |operation, path: &Path| {
-        let path = path.to_owned();
-        move |source| RunError::Path { operation, path, source }
-    };
     fs::create_dir_all(state_dir).map_err(at("create the state directory", state_dir))?;
     let path = state_dir.join("lock");
     let file = File::create(&path).map_err(at("create", &path))?;

@@ -3,7 +3,10 @@
 //! Maps, program and links are pinned, so that packets flow on when the daemon dies; the next
 //! daemon opens the same pins and replaces the program in place.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -24,7 +27,7 @@ mod attach;
 mod pins;
 mod role;
 
-pub use attach::{AttachError, Attached, Mode};
+pub use attach::{AttachError, Attached, Mode, check_interface};
 pub use pins::{PinError, Pins};
 pub use role::{RoleError, Roles};
 
@@ -41,7 +44,7 @@ pub struct Dataplane {
     services: HashMap<MapData, ServiceKey, abi::Service>,
     tables: ArrayOfMaps<MapData, Array<MapData, Cell>>,
     real_servers: Array<MapData, abi::RealServer>,
-    roles: Array<MapData, ForwardUntil>,
+    /// The kernel's number of the roles map, which the program keeps.
     roles_id: u32,
     verdicts: PerCpuArray<MapData, u64>,
     pins: Option<Pins>,
@@ -99,14 +102,14 @@ impl Dataplane {
         let real_servers = Array::try_from(take("REAL_SERVERS")?).map_err(map("REAL_SERVERS"))?;
         let roles = take("ROLES")?;
         let roles_id = role::id(&roles).ok_or(LoadError::NoMap("ROLES"))?;
-        let mut roles = Array::try_from(roles).map_err(map("ROLES"))?;
+        let mut roles = Array::<_, ForwardUntil>::try_from(roles).map_err(map("ROLES"))?;
         let verdicts = PerCpuArray::try_from(take("VERDICTS")?).map_err(map("VERDICTS"))?;
         roles.set(ALWAYS, FOREVER, 0).map_err(map("ROLES"))?;
 
         let program = program(&mut ebpf)?;
         program.load().map_err(LoadError::Program)?;
         let links = BTreeMap::new();
-        Ok(Self { ebpf, services, tables, real_servers, roles, roles_id, verdicts, pins, links })
+        Ok(Self { ebpf, services, tables, real_servers, roles_id, verdicts, pins, links })
     }
 
     /// What adopted maps hold; nothing in new ones.
@@ -220,12 +223,7 @@ impl Dataplane {
         }
     }
 
-    /// Whether the services of a role are forwarded without an end.
-    pub fn forwards(&self, role: u32) -> bool {
-        self.roles.get(&role, 0).is_ok_and(|until| until == FOREVER)
-    }
-
-    /// A second handle of the roles, for the VRRP thread.
+    /// A handle of the roles of its own, for the VRRP thread.
     pub fn roles(&self) -> Result<Roles, RoleError> {
         Roles::open(self.roles_id)
     }
@@ -260,7 +258,16 @@ fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, LoadError> {
         .map_err(LoadError::Program)
 }
 
-/// The bpffs of a state directory.
+/// The bpffs of a state directory, mounted if it was not.
 pub fn pins_in(state_dir: &Path) -> Result<Pins, PinError> {
-    Pins::open(&state_dir.join("bpf"))
+    Pins::open(&bpffs(state_dir))
+}
+
+/// The bpffs that a killed daemon left in a state directory.
+pub fn pins_left_in(state_dir: &Path) -> Result<Option<Pins>, PinError> {
+    Pins::find(&bpffs(state_dir))
+}
+
+fn bpffs(state_dir: &Path) -> PathBuf {
+    state_dir.join("bpf")
 }

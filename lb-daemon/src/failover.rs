@@ -12,7 +12,7 @@ use crate::{
 
 /// How long a director forwards after it has given a VIP up: frames are on their way from hosts
 /// that have not yet heard the successor.
-const GRACE: Duration = Duration::from_secs(1);
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
 /// The index of each virtual router's role in the datapath.
 pub type RoleIndexes = BTreeMap<String, u32>;
@@ -44,8 +44,10 @@ impl RoleWriter {
             return Ok(()); // no virtual service has a VIP of this router
         };
         match role {
-            Role::Active => roles.activate(index),
-            Role::Inactive => roles.deactivate(index, GRACE),
+            Role::Active => roles.forward_always(index),
+            // Once: another report of the same must not prolong it.
+            Role::Inactive if roles.forwards(index) => roles.forward_for(index, GRACE),
+            Role::Inactive => Ok(()),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! they were added, so that two directors with the same configuration send every flow to the
 //! same real server. Pure: real servers in, slots out.
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use lb_ebpf::{abi::EMPTY, hash::mix};
 
@@ -44,12 +44,17 @@ impl Table {
         format!("{digest:016x}")
     }
 
-    /// The share of the slots that a real server has, 0 to 1.
-    pub fn share(&self, address: Ipv4Addr) -> f64 {
-        let owned = self.slots().filter(|&server| server == Some(address)).count();
-        #[expect(clippy::cast_precision_loss, reason = "a table has less than 2⁵² slots")]
-        let share = owned as f64 / self.slots.len() as f64;
-        share
+    /// The share of the slots that each real server has, 0 to 1.
+    pub fn shares(&self) -> BTreeMap<Ipv4Addr, f64> {
+        let mut owned = vec![0_u32; self.pool.len()];
+        for &index in &self.slots {
+            if let Some(count) = owned.get_mut(usize::from(index)) {
+                *count += 1;
+            }
+        }
+        let size = self.slots.len() as f64;
+        let share = |(server, count): (&RealServer, u32)| (server.address, f64::from(count) / size);
+        self.pool.iter().zip(owned).map(share).collect()
     }
 }
 

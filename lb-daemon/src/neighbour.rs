@@ -10,7 +10,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, task::JoinHandle, time::MissedTickBehavior};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinHandle,
+    time::MissedTickBehavior,
+};
 use tracing::{info, warn};
 
 mod kernel;
@@ -37,7 +41,8 @@ pub struct Targets {
 pub struct Follower {
     targets: watch::Sender<Targets>,
     view: watch::Receiver<View>,
-    task: JoinHandle<()>,
+    stop: Option<oneshot::Sender<()>>,
+    task: Option<JoinHandle<()>>,
 }
 
 impl Follower {
@@ -46,16 +51,21 @@ impl Follower {
         let (kernel, changes) = Kernel::connect()?;
         let (targets, targets_seen) = watch::channel(Targets::default());
         let (view_published, view) = watch::channel(View::new());
-        let task = tokio::spawn(follow(kernel, changes, targets_seen, view_published));
-        Ok(Self { targets, view, task })
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(follow(kernel, changes, targets_seen, view_published, stopped));
+        Ok(Self { targets, view, stop: Some(stop), task: Some(task) })
     }
 
-    pub fn set_targets(&self, targets: Targets) {
+    /// Replaces the targets, and says which of the addresses are new.
+    pub fn set_targets(&self, targets: Targets) -> BTreeSet<Ipv4Addr> {
+        let mut new = BTreeSet::new();
         self.targets.send_if_modified(|current| {
+            new = targets.addresses.difference(&current.addresses).copied().collect();
             let modified = *current != targets;
             *current = targets;
             modified
         });
+        new
     }
 
     /// The state of every target, as far as it is known.
@@ -63,9 +73,8 @@ impl Follower {
         self.view.clone()
     }
 
-    /// Waits until every target is ready, or off link, or `limit` has passed.
-    pub async fn settled(&self, limit: Duration) {
-        let addresses = self.targets.borrow().addresses.clone();
+    /// Waits until every one of `addresses` is ready, or off link, or `limit` has passed.
+    pub async fn settled(&self, addresses: &BTreeSet<Ipv4Addr>, limit: Duration) {
         let mut view = self.view();
         let settled = view.wait_for(|view| {
             addresses
@@ -76,9 +85,11 @@ impl Follower {
     }
 
     /// Gives the neighbours back to the kernel's own care.
-    pub async fn stop(self) {
-        drop(self.targets);
-        let _ = self.task.await;
+    pub async fn stop(&mut self) {
+        self.stop = None;
+        if let Some(task) = self.task.take() {
+            let _ = task.await;
+        }
     }
 }
 
@@ -87,6 +98,7 @@ async fn follow(
     mut changes: kernel::Changes,
     mut targets: watch::Receiver<Targets>,
     view: watch::Sender<View>,
+    mut stopped: oneshot::Receiver<()>,
 ) {
     let mut table = Table::default();
     let mut managed: BTreeSet<(u32, Ipv4Addr)> = BTreeSet::new();
@@ -95,13 +107,11 @@ async fn follow(
     loop {
         tokio::select! {
             _ = resync.tick() => read_all(&mut kernel, &mut table, &targets).await,
-            changed = targets.changed() => match changed {
-                Ok(()) => read_all(&mut kernel, &mut table, &targets).await,
-                Err(_) => break,
-            },
+            _ = &mut stopped => break,
+            Ok(()) = targets.changed() => read_all(&mut kernel, &mut table, &targets).await,
             change = changes.next() => match change {
-                Some(Change::Neighbour { ifindex, address, state }) => {
-                    table.neighbours.insert((ifindex, address), state);
+                Some(Change::Neighbour { ifindex, address, entry }) => {
+                    table.neighbours.insert((ifindex, address), entry);
                 }
                 Some(Change::NeighbourGone { ifindex, address }) => {
                     table.neighbours.remove(&(ifindex, address));
@@ -138,7 +148,7 @@ async fn manage(
     targets: &Targets,
     managed: &mut BTreeSet<(u32, Ipv4Addr)>,
 ) {
-    let wanted = table.on_link(targets);
+    let wanted = table.to_manage(targets);
     let known = |target: &(u32, Ipv4Addr)| table.neighbours.contains_key(target);
     for &(ifindex, address) in
         wanted.iter().filter(|target| !managed.contains(target) || !known(target))

@@ -283,11 +283,7 @@ impl Plan {
             })
             .collect();
         self.ops.push(MapOp::InstallTable { table, slots });
-        InstalledTable {
-            shares: pool.iter().map(|s| (s.address, maglev.share(s.address))).collect(),
-            digest: maglev.digest(),
-            pool,
-        }
+        InstalledTable { shares: maglev.shares(), digest: maglev.digest(), pool }
     }
 
     fn free_table(&mut self) -> Result<u32, TooMany> {

@@ -52,11 +52,14 @@ pub(crate) fn run(_args: &Args) -> anyhow::Result<ExitCode> {
 
 const UNIT_TESTS: &str = "unit tests";
 
-/// The tests of the crate `tests` need the lab, so root: they are `cargo xtask test`'s.
+/// All that need no root; the others are `cargo xtask test`'s.
+const UNIT_TEST_TARGETS: &[&str] =
+    &["test", "--workspace", "--exclude", "tests", "--lib", "--bins", "--test", "lbctl"];
+
 const CARGO_GATES: [(&str, &[&str]); 3] = [
     ("format", &["fmt", "--all", "--check"]),
     ("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
-    (UNIT_TESTS, &["test", "--workspace", "--exclude", "tests", "--lib", "--bins"]),
+    (UNIT_TESTS, UNIT_TEST_TARGETS),
 ];
 
 fn gate(name: &'static str, command: &mut Command) -> anyhow::Result<Outcome> {

@@ -33,8 +33,9 @@ impl Daemon {
         Self { running, loaded, started: Instant::now() }
     }
 
-    pub(super) fn into_running(self) -> Running {
-        self.running.into_inner()
+    /// After a change under way, whoever else still holds the daemon.
+    pub(super) async fn stop(&self) {
+        self.running.lock().await.stop().await;
     }
 }
 

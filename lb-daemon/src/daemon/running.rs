@@ -2,7 +2,7 @@
 //! one path by which a start, a reload and an edit make them those of the next.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     net::Ipv4Addr,
     path::{Path, PathBuf},
@@ -12,20 +12,23 @@ use std::{
 
 use tokio::{sync::watch, task::block_in_place};
 use tracing::{info, warn};
-use vrrp::io::{RouterSnapshot, Vrrp};
+use vrrp::io::{RouterConfig, RouterSnapshot, Vrrp};
 
 use crate::{
     config::Config,
-    dataplane::{self, ApplyError, AttachError, Dataplane, LoadError, PinError, RoleError, Roles},
-    failover::{RoleWriter, Update, router_config},
+    dataplane::{
+        self, ApplyError, AttachError, Dataplane, LoadError, Mode, PinError, RoleError, Roles,
+    },
+    failover::{GRACE, RoleWriter, Update, router_config},
     neighbour::{self, Follower, Targets},
     reconcile::{Desired, Installed, TooMany, reconcile},
 };
 
 /// How long a start or an edit waits for the MAC addresses of new real servers.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(1);
-/// How long the datapath goes on as a killed daemon left it, until VRRP has said what it is now.
-const ADOPTION_GRACE: Duration = Duration::from_secs(10);
+/// How long a service that was forwarded is so yet when its VIP goes to another virtual router,
+/// which has to become active first.
+const HANDOVER: Duration = Duration::from_secs(10);
 
 /// Why a configuration cannot run on this machine.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +49,13 @@ pub enum StartError {
     Roles(#[from] RoleError),
     #[error(transparent)]
     Vrrp(#[from] vrrp::io::StartError),
+    #[error(
+        "{interface}: XDP runs in {} mode, which cannot change while packets flow; \
+         stop lbd and start it again", mode.name()
+    )]
+    XdpMode { interface: String, mode: Mode },
+    #[error("lbd is stopping")]
+    Stopping,
 }
 
 pub(super) struct Running {
@@ -53,10 +63,9 @@ pub(super) struct Running {
     state_dir: PathBuf,
     datapath: Option<Datapath>,
     neighbours: Follower,
-    /// `None` until the datapath is ready for it.
+    /// `None` once stopped.
     vrrp: Option<Vrrp>,
     role_updates: mpsc::Sender<Update>,
-    role_writer: Option<RoleWriter>,
 }
 
 /// The kernel's side, and what this daemon knows to be in it.
@@ -64,28 +73,33 @@ pub(super) struct Datapath {
     pub(super) kernel: Dataplane,
     pub(super) installed: Installed,
     roles: Roles,
+    /// Whether a former daemon left it.
+    adopted: bool,
 }
 
 impl Running {
     pub(super) async fn start(config: Config, state_dir: &Path) -> Result<Self, StartError> {
-        let neighbours = Follower::start().map_err(StartError::Neighbours)?;
         let (role_writer, role_updates) = RoleWriter::new();
-        let empty = Config { virtual_services: vec![], virtual_routers: vec![], ..config.clone() };
+        let nothing =
+            Config { virtual_services: vec![], virtual_routers: vec![], ..config.clone() };
         let mut running = Self {
-            config: empty,
+            config: nothing,
             state_dir: state_dir.to_owned(),
             datapath: None,
-            neighbours,
-            vrrp: None,
+            neighbours: Follower::start().map_err(StartError::Neighbours)?,
+            vrrp: Some(Vrrp::start(vec![], Box::new(role_writer))?),
             role_updates,
-            role_writer: Some(role_writer),
         };
-        match running.install(&config).await {
+        match running.install(&config, RESOLVE_LIMIT).await {
             Ok(()) => {
                 running.config = config;
                 Ok(running)
             }
             Err(error) => {
+                // What a killed daemon left forwards on, as if we had never been.
+                if running.datapath.as_ref().is_some_and(|datapath| datapath.adopted) {
+                    running.datapath = None;
+                }
                 running.stop().await;
                 Err(error)
             }
@@ -94,9 +108,9 @@ impl Running {
 
     /// Makes `config` what runs, or leaves what ran.
     pub(super) async fn apply(&mut self, config: Config) -> Result<(), StartError> {
-        if let Err(error) = self.install(&config).await {
+        if let Err(error) = self.install(&config, RESOLVE_LIMIT).await {
             let before = self.config.clone();
-            if let Err(again) = self.install(&before).await {
+            if let Err(again) = self.install(&before, Duration::ZERO).await {
                 warn!(error = %again, "the former configuration did not come back whole");
             }
             return Err(error);
@@ -105,50 +119,71 @@ impl Running {
         Ok(())
     }
 
-    async fn install(&mut self, config: &Config) -> Result<(), StartError> {
-        if self.datapath.is_none() && !config.virtual_services.is_empty() {
+    async fn install(&mut self, config: &Config, resolve: Duration) -> Result<(), StartError> {
+        let routers: Vec<_> = config.virtual_routers.iter().map(router_config).collect();
+        self.check(config, &routers)?;
+        if config.virtual_services.is_empty() {
+            self.reconfigure_routers(routers)?;
+            self.neighbours.set_targets(Targets::default());
+            return self.remove_datapath();
+        }
+        // MAC addresses first: a slot must not lead to a real server that cannot be reached only
+        // because nobody has asked for it yet.
+        let new = self.neighbours.set_targets(targets(config));
+        self.neighbours.settled(&new, resolve).await;
+        let view = self.neighbours.view().borrow().clone();
+        if self.datapath.is_none() {
             self.datapath = Some(Datapath::open(&self.state_dir, &self.role_updates)?);
         }
-        if self.datapath.is_some() {
-            // MAC addresses first: a slot must not lead to a real server that cannot be reached
-            // only because nobody has asked for it yet.
-            self.neighbours.set_targets(targets(config));
-            self.neighbours.settled(RESOLVE_LIMIT).await;
-        }
-        let view = self.neighbours.view().borrow().clone();
         if let Some(datapath) = &mut self.datapath {
-            datapath.reconcile(&desired(config, &view))?;
-            let roles = datapath.installed.roles.clone();
-            // Fails only when the VRRP thread has gone, which its own calls report.
-            let _ = self.role_updates.send(Update::Indexes(roles));
+            block_in_place(|| datapath.reconcile(&desired(config, &view)))?;
+            if !datapath.installed.roles.is_empty() {
+                // Fails only when the VRRP thread has gone, which its own calls report.
+                let indexes = datapath.installed.roles.clone();
+                let _ = self.role_updates.send(Update::Indexes(indexes));
+            }
             datapath.attach(config)?;
         }
-        self.install_routers(config)
+        self.reconfigure_routers(routers)
     }
 
-    fn install_routers(&mut self, config: &Config) -> Result<(), StartError> {
-        let routers = config.virtual_routers.iter().map(router_config).collect();
-        match (&self.vrrp, self.role_writer.take()) {
-            (Some(vrrp), _) => block_in_place(|| vrrp.reconfigure(routers))?,
-            (None, Some(writer)) => self.vrrp = Some(Vrrp::start(routers, Box::new(writer))?),
-            (None, None) => {}
+    /// What can be refused is, before anything has changed.
+    fn check(&self, config: &Config, routers: &[RouterConfig]) -> Result<(), StartError> {
+        let vrrp = self.vrrp.as_ref().ok_or(StartError::Stopping)?;
+        block_in_place(|| vrrp.check(routers))?;
+        if config.virtual_services.is_empty() {
+            return Ok(());
         }
-        self.catch_up_roles()
+        for interface in &config.director.interfaces {
+            dataplane::check_interface(interface)?;
+            let attached = self
+                .datapath
+                .as_ref()
+                .and_then(|datapath| datapath.kernel.attached().get(interface));
+            if let Some(attached) = attached
+                && !attached.mode.fits(config.director.xdp_mode)
+            {
+                let (interface, mode) = (interface.clone(), attached.mode);
+                return Err(StartError::XdpMode { interface, mode });
+            }
+        }
+        Ok(())
     }
 
-    /// A virtual router that was active before the datapath knew its role reports nothing new.
-    fn catch_up_roles(&mut self) -> Result<(), StartError> {
-        for active in [true, false] {
-            let routers = self.routers();
-            let Some(datapath) = &mut self.datapath else { return Ok(()) };
-            for router in routers {
-                let Some(&role) = datapath.installed.roles.get(&router.name) else { continue };
-                let forwards = datapath.kernel.forwards(role);
-                // Once more after the write: the thread may have left the state meanwhile.
-                match (active, holds_vips(&router), forwards) {
-                    (true, true, false) => datapath.roles.activate(role)?,
-                    (false, false, true) => datapath.roles.deactivate(role, ADOPTION_GRACE)?,
-                    (true, true, true) | (false, true, _) | (_, false, _) => {}
+    /// Ends with a report of every role to the datapath, whose indexes may be others now.
+    fn reconfigure_routers(&self, routers: Vec<RouterConfig>) -> Result<(), StartError> {
+        let vrrp = self.vrrp.as_ref().ok_or(StartError::Stopping)?;
+        Ok(block_in_place(|| vrrp.reconfigure(routers))?)
+    }
+
+    /// Nothing is forwarded any more, nor by what a killed daemon left.
+    fn remove_datapath(&mut self) -> Result<(), StartError> {
+        match self.datapath.take() {
+            Some(datapath) => datapath.kernel.remove()?,
+            None => {
+                if let Some(left) = dataplane::pins_left_in(&self.state_dir)? {
+                    info!("removing the datapath of a former lbd: there is no virtual service");
+                    left.remove()?;
                 }
             }
         }
@@ -165,11 +200,15 @@ impl Running {
     }
 
     /// Resigns, waits for the successor, and takes everything back that was put into the kernel.
-    pub(super) async fn stop(self) {
-        if let Some(vrrp) = self.vrrp {
+    pub(super) async fn stop(&mut self) {
+        let forwarded = self.datapath.is_some() && self.routers().iter().any(holds_vips);
+        if let Some(vrrp) = self.vrrp.take() {
             block_in_place(|| vrrp.shutdown());
         }
-        if let Some(datapath) = self.datapath
+        if forwarded {
+            tokio::time::sleep(GRACE).await;
+        }
+        if let Some(datapath) = self.datapath.take()
             && let Err(error) = datapath.kernel.remove()
         {
             warn!(error = %crate::error_chain(&error), "the datapath was not removed");
@@ -196,29 +235,19 @@ impl Running {
 
 impl Datapath {
     fn open(state_dir: &Path, updates: &mpsc::Sender<Update>) -> Result<Self, StartError> {
-        let pins = dataplane::pins_in(state_dir)?;
-        let kernel = Dataplane::load(Some(pins))?;
+        let kernel = Dataplane::load(Some(dataplane::pins_in(state_dir)?))?;
         let installed = kernel.installed()?;
-        let mut roles = kernel.roles()?;
-        // A router that is not active any more must not be forwarded for ever.
-        let left: BTreeSet<u32> = installed
-            .services
-            .values()
-            .map(|service| service.value.role)
-            .filter(|&role| role != lb_ebpf::abi::ALWAYS && kernel.forwards(role))
-            .collect();
-        for role in left {
-            roles.deactivate(role, ADOPTION_GRACE)?;
-        }
-        if !installed.services.is_empty() {
-            info!(services = installed.services.len(), "adopted the datapath of a former lbd");
+        let adopted = !installed.services.is_empty();
+        if adopted {
+            info!(services = installed.services.len(), "adopting the datapath of a former lbd");
         }
         let _ = updates.send(Update::Datapath(kernel.roles()?));
-        Ok(Self { kernel, installed, roles })
+        Ok(Self { roles: kernel.roles()?, kernel, installed, adopted })
     }
 
     fn reconcile(&mut self, desired: &Desired) -> Result<(), StartError> {
         let (ops, next) = reconcile(desired, &self.installed)?;
+        self.bridge_roles(&next)?;
         if let Err(error) = self.kernel.apply(&ops) {
             // Some operations were carried out: the maps alone know which.
             let roles = self.installed.roles.clone();
@@ -226,6 +255,19 @@ impl Datapath {
             return Err(error.into());
         }
         self.installed = next;
+        Ok(())
+    }
+
+    /// Until the virtual router that is new to a service has become active, packets of the service
+    /// must not reach a kernel that has the VIP and no such socket.
+    fn bridge_roles(&mut self, next: &Installed) -> Result<(), StartError> {
+        for (key, service) in &next.services {
+            let Some(before) = self.installed.services.get(key) else { continue };
+            let (old, new) = (before.value.role, service.value.role);
+            if old != new && self.roles.forwards(old) && !self.roles.forwards(new) {
+                self.roles.forward_for(new, HANDOVER)?;
+            }
+        }
         Ok(())
     }
 
@@ -252,9 +294,10 @@ impl Datapath {
     }
 }
 
-/// A router that resigns holds its VIPs, and its services, until the successor is heard.
+/// A router that resigns holds its VIPs, and its services, until the successor is heard; one that
+/// found them in place, until a better one is.
 pub(super) fn holds_vips(router: &RouterSnapshot) -> bool {
-    matches!(router.state, "active" | "resigning")
+    matches!(router.state, "active" | "resigning" | "resuming")
 }
 
 fn targets(config: &Config) -> Targets {

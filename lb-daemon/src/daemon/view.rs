@@ -159,6 +159,7 @@ pub(super) fn virtual_routers(routers: &[RouterSnapshot]) -> Vec<VirtualRouter> 
             transitions: router.transitions,
             advertisements_sent: router.advertisements_sent,
             advertisements_received: router.advertisements_received,
+            other_vips: router.other_vips,
             discarded: router
                 .discarded
                 .iter()
@@ -211,6 +212,13 @@ fn warnings(status: &Status, real_servers: &[RealServer]) -> Vec<String> {
         warnings.push(format!("{}: real server {} {problem}", server.service, server.address));
     }
     for router in &status.virtual_routers {
+        if router.other_vips > 0 {
+            warnings.push(format!(
+                "{}: {} advertisements listed other VIPs than ours; the directors of a pair should \
+                 have the same",
+                router.name, router.other_vips
+            ));
+        }
         warnings.extend(router.discarded.iter().filter_map(|(reason, packets)| {
             Some(format!("{}: {packets} {}", router.name, discard_warning(reason)?))
         }));

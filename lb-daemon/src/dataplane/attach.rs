@@ -7,6 +7,8 @@ use aya::programs::{
     xdp::{XdpLink, XdpLinkId},
 };
 
+use nix::net::if_::if_nametoindex;
+
 use super::{LoadError, PinError, Pins};
 use crate::config::XdpMode;
 
@@ -24,6 +26,15 @@ impl Mode {
         match self {
             Self::Native => "native",
             Self::Generic => "generic",
+        }
+    }
+
+    /// Whether it is what the configuration wishes.
+    pub fn fits(self, wish: XdpMode) -> bool {
+        match wish {
+            XdpMode::Auto => true,
+            XdpMode::Native => self == Self::Native,
+            XdpMode::Generic => self == Self::Generic,
         }
     }
 
@@ -88,15 +99,21 @@ pub enum AttachError {
     },
 }
 
+/// Whether there is such an interface.
+pub fn check_interface(interface: &str) -> Result<(), AttachError> {
+    match if_nametoindex(interface) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(AttachError::NoInterface(interface.to_owned())),
+    }
+}
+
 pub(super) fn attach(
     program: &mut Xdp,
     interface: &str,
     wish: XdpMode,
     pins: Option<&Pins>,
 ) -> Result<Attached, AttachError> {
-    if nix::net::if_::if_nametoindex(interface).is_err() {
-        return Err(AttachError::NoInterface(interface.to_owned()));
-    }
+    check_interface(interface)?;
     if let Some(pins) = pins
         && let Some(adopted) = adopt(program, interface, wish, pins)?
     {
@@ -132,12 +149,7 @@ fn adopt(
     let linked = pins.linked().map_err(AttachError::Pin)?;
     let mut adopted = None;
     for (_, mode) in linked.into_iter().filter(|(name, _)| name == interface) {
-        let fits = match wish {
-            XdpMode::Auto => true,
-            XdpMode::Native => mode == Mode::Native,
-            XdpMode::Generic => mode == Mode::Generic,
-        };
-        if fits
+        if mode.fits(wish)
             && adopted.is_none()
             && let Ok(pinned) = PinnedLink::from_pin(pins.link(interface, mode))
             && let Ok(link) = XdpLink::try_from(FdLink::from(pinned))

@@ -38,14 +38,18 @@ impl Pins {
     pub fn open(root: &Path) -> Result<Self, PinError> {
         let pins = Self { root: root.to_owned() };
         fs::create_dir_all(root).map_err(fault("create", root))?;
-        let found = statfs(root).map_err(|errno| fault("look at", root)(errno.into()))?;
-        if found.filesystem_type() != BPF_FS_MAGIC {
+        if !is_bpffs(root)? {
             mount(Some("bpf"), root, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
                 .map_err(|errno| fault("mount a bpffs at", root)(errno.into()))?;
         }
         let layout = pins.layout();
         fs::create_dir_all(&layout).map_err(fault("create", &layout))?;
         Ok(pins)
+    }
+
+    /// The bpffs at `root`, if there is one.
+    pub fn find(root: &Path) -> Result<Option<Self>, PinError> {
+        Ok((root.is_dir() && is_bpffs(root)?).then(|| Self { root: root.to_owned() }))
     }
 
     fn layout(&self) -> PathBuf {
@@ -85,7 +89,7 @@ impl Pins {
     }
 
     /// Removes every pin, and the bpffs.
-    pub(super) fn remove(self) -> Result<(), PinError> {
+    pub fn remove(self) -> Result<(), PinError> {
         umount2(&self.root, MntFlags::MNT_DETACH)
             .map_err(|errno| fault("unmount", &self.root)(errno.into()))?;
         fs::remove_dir(&self.root).map_err(fault("remove", &self.root))
@@ -95,6 +99,11 @@ impl Pins {
         let path = self.link(interface, mode);
         fs::remove_file(&path).map_err(fault("remove", &path))
     }
+}
+
+fn is_bpffs(root: &Path) -> Result<bool, PinError> {
+    let found = statfs(root).map_err(|errno| fault("look at", root)(errno.into()))?;
+    Ok(found.filesystem_type() == BPF_FS_MAGIC)
 }
 
 fn fault(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PinError {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aya::maps::{Array, Map, MapData, MapError};
-use lb_ebpf::abi::{FOREVER, ForwardUntil};
+use lb_ebpf::abi::{ALWAYS, FOREVER, ForwardUntil};
 use nix::time::{ClockId, clock_gettime};
 
 /// A handle of its own of the roles map: a write is one system call, under no lock of ours.
@@ -18,14 +18,18 @@ impl Roles {
         Ok(Self(Array::try_from(Map::Array(MapData::from_id(id)?))?))
     }
 
+    /// Whether the services of the role are forwarded without an end.
+    pub fn forwards(&self, role: u32) -> bool {
+        role == ALWAYS || self.0.get(&role, 0).is_ok_and(|until| until == FOREVER)
+    }
+
     /// Forwards the services of the role from now on.
-    pub fn activate(&mut self, role: u32) -> Result<(), RoleError> {
+    pub fn forward_always(&mut self, role: u32) -> Result<(), RoleError> {
         Ok(self.0.set(role, FOREVER, 0)?)
     }
 
-    /// Forwards them for `grace` yet: packets are on their way whose senders have not learned of
-    /// the successor.
-    pub fn deactivate(&mut self, role: u32, grace: Duration) -> Result<(), RoleError> {
+    /// Forwards them for `grace` yet.
+    pub fn forward_for(&mut self, role: u32, grace: Duration) -> Result<(), RoleError> {
         let until = monotonic_now() + grace;
         let until = ForwardUntil::try_from(until.as_nanos()).unwrap_or(FOREVER - 1);
         Ok(self.0.set(role, until, 0)?)

@@ -18,16 +18,22 @@ use netlink_packet_route::{
 };
 use rtnetlink::{Error, Handle, MulticastGroup, RouteMessageBuilder};
 
-use super::table::{Link, Table};
+use super::table::{Entry, Link, Table};
 
 pub(super) struct Kernel(Handle);
 
 /// What the kernel tells unasked.
 pub(super) enum Change {
-    /// A neighbour's MAC address, where it has one that the kernel would use.
-    Neighbour { ifindex: u32, address: Ipv4Addr, state: Option<[u8; 6]> },
+    Neighbour {
+        ifindex: u32,
+        address: Ipv4Addr,
+        entry: Entry,
+    },
     /// The kernel has forgotten a neighbour: its link went down, or somebody deleted it.
-    NeighbourGone { ifindex: u32, address: Ipv4Addr },
+    NeighbourGone {
+        ifindex: u32,
+        address: Ipv4Addr,
+    },
     /// A link or a route, or notifications were lost: read everything anew.
     Topology,
 }
@@ -77,8 +83,8 @@ impl Kernel {
         let mut neighbours =
             self.0.neighbours().get().set_address_family(AddressFamily::Inet).execute();
         while let Some(message) = neighbours.try_next().await? {
-            if let Some((ifindex, address, state)) = neighbour(&message) {
-                table.neighbours.insert((ifindex, address), state);
+            if let Some((ifindex, address, entry)) = neighbour(&message) {
+                table.neighbours.insert((ifindex, address), entry);
             }
         }
         for &address in addresses {
@@ -136,8 +142,8 @@ fn on_link_interface(route: &RouteMessage) -> Option<u32> {
 fn change(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Change> {
     match message.payload {
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(message)) => {
-            let (ifindex, address, state) = neighbour(&message)?;
-            Some(Change::Neighbour { ifindex, address, state })
+            let (ifindex, address, entry) = neighbour(&message)?;
+            Some(Change::Neighbour { ifindex, address, entry })
         }
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelNeighbour(message)) => {
             let (ifindex, address, _) = neighbour(&message)?;
@@ -148,7 +154,7 @@ fn change(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Change> {
     }
 }
 
-fn neighbour(message: &NeighbourMessage) -> Option<(u32, Ipv4Addr, Option<[u8; 6]>)> {
+fn neighbour(message: &NeighbourMessage) -> Option<(u32, Ipv4Addr, Entry)> {
     let (mut address, mut mac) = (None, None);
     for attribute in &message.attributes {
         if let NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) = attribute {
@@ -167,5 +173,6 @@ fn neighbour(message: &NeighbourMessage) -> Option<(u32, Ipv4Addr, Option<[u8; 6
             | NeighbourState::Permanent
             | NeighbourState::Noarp
     );
-    Some((message.header.ifindex, address?, mac.filter(|_| usable)))
+    let fixed = matches!(message.header.state, NeighbourState::Permanent | NeighbourState::Noarp);
+    Some((message.header.ifindex, address?, Entry { mac: mac.filter(|_| usable), fixed }))
 }

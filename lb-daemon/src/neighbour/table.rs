@@ -48,8 +48,16 @@ pub(super) struct Table {
     pub(super) links: BTreeMap<u32, Link>,
     /// The interface of each address that is directly reachable.
     pub(super) routes: BTreeMap<Ipv4Addr, u32>,
-    /// The MAC address of each neighbour that has one the kernel would use.
-    pub(super) neighbours: BTreeMap<(u32, Ipv4Addr), Option<[u8; 6]>>,
+    pub(super) neighbours: BTreeMap<(u32, Ipv4Addr), Entry>,
+}
+
+/// An entry of the kernel's neighbour table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// Where there is one that the kernel would use.
+    pub(super) mac: Option<[u8; 6]>,
+    /// Set by the administrator: nothing to resolve, and not ours to change.
+    pub(super) fixed: bool,
 }
 
 #[derive(Debug)]
@@ -72,6 +80,13 @@ impl Table {
             .collect()
     }
 
+    /// Those of them that the kernel is to resolve.
+    pub(super) fn to_manage(&self, targets: &Targets) -> BTreeSet<(u32, Ipv4Addr)> {
+        let mut wanted = self.on_link(targets);
+        wanted.retain(|target| !self.neighbours.get(target).is_some_and(|entry| entry.fixed));
+        wanted
+    }
+
     pub(super) fn view(&self, targets: &Targets) -> View {
         let on_link = self.on_link(targets);
         let mut view: View =
@@ -84,11 +99,11 @@ impl Table {
 
     fn neighbour(&self, ifindex: u32, address: Ipv4Addr) -> Neighbour {
         match (self.links.get(&ifindex), self.neighbours.get(&(ifindex, address))) {
-            (Some(link), Some(&Some(destination_mac))) => Neighbour::Ready {
+            (Some(link), Some(&Entry { mac: Some(destination_mac), .. })) => Neighbour::Ready {
                 hop: Hop { ifindex, destination_mac, source_mac: link.mac },
                 interface: link.name.clone(),
             },
-            (None, _) | (_, None | Some(None)) => Neighbour::Unresolved,
+            (None, _) | (_, None | Some(Entry { mac: None, .. })) => Neighbour::Unresolved,
         }
     }
 }
@@ -105,9 +120,9 @@ mod tests {
                 .into(),
             routes: [(address(11), 2), (address(12), 2), (address(13), 3)].into(),
             neighbours: [
-                ((2, address(11)), Some([1; 6])),
-                ((2, address(12)), None),
-                ((3, address(13)), Some([3; 6])),
+                ((2, address(11)), Entry { mac: Some([1; 6]), fixed: true }),
+                ((2, address(12)), Entry { mac: None, fixed: false }),
+                ((3, address(13)), Entry { mac: Some([3; 6]), fixed: false }),
             ]
             .into(),
         };
@@ -119,6 +134,11 @@ mod tests {
             table.view(&targets).values().map(|neighbour| neighbour.to_string()).collect();
         assert_eq!(view, ["01:01:01:01:01:01 on eth0", "unresolved", "off link", "off link"]);
         assert_eq!(table.on_link(&targets), [(2, address(11)), (2, address(12))].into());
+        assert_eq!(
+            table.to_manage(&targets),
+            [(2, address(12))].into(),
+            "11 is the administrator's"
+        );
     }
 
     fn address(host: u8) -> Ipv4Addr {

@@ -269,6 +269,7 @@ fn router(
         transitions: 2,
         advertisements_sent: 1_610,
         advertisements_received: 3,
+        other_vips: 0,
         discarded: BTreeMap::from([("ttl".to_owned(), 7), ("checksum".to_owned(), 0)]),
     }
 }

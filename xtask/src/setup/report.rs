@@ -113,7 +113,10 @@ pub(super) fn by_hand(why: &[String], steps: &[Step], host: &Host) -> String {
     if host.system == System::Debian
         && packages().flatten().any(|package| package.name.starts_with("llvm"))
     {
-        text.push_str("\nllvm-22-dev is in Debian 12's security archive:\n  deb http://deb.debian.org/debian-security bookworm-security main\n");
+        text.push_str(
+            "\nllvm-22-dev is in Debian 12's security archive: the suite bookworm-security has to be \
+             among the apt sources.\n",
+        );
     }
     text.push('\n');
     text
