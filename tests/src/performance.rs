@@ -13,8 +13,8 @@ use crate::{
     director::router_state,
     interrupt::{observe, wait_for},
     lab::{CLIENT, Lab, PORT, VIP},
-    probe::{Probe, Sighting, Takeover},
-    report::{Moment, Probes, ScenarioReport, Verdict},
+    probe::{INTERVAL, Probe, Sighting, Takeover},
+    report::{Moment, Packets, Probes, ScenarioReport, Verdict},
     scenario::{Pair, Scenario},
     traffic::{Load, LoadReport, Mark},
 };
@@ -29,6 +29,9 @@ const ESTABLISH_LIMIT: Duration = Duration::from_secs(15);
 const TAKEOVER_LIMIT: Duration = Duration::from_secs(10);
 /// TCP doubles its wait; after an outage of seconds it needs as long again.
 const MOVING_LIMIT: Duration = Duration::from_secs(15);
+
+/// What the capture may lose, and its judgement still stand.
+const DROPPED_PERCENT: u64 = 5;
 
 /// What a run needs beside the directors.
 pub struct Stage<'a> {
@@ -73,7 +76,7 @@ pub fn perform(
 
     (stage.progress)(scenario.event());
     let mark = instruments.load.mark();
-    let event = SystemTime::now();
+    let (event, first_probe) = (SystemTime::now(), instruments.probe.next_number());
     pair.trigger(prepared)?;
     let mut observed = watch(&instruments, stage, pair, scenario, event, &mark)?;
     observe(AFTERMATH)?;
@@ -81,7 +84,7 @@ pub fn perform(
     (stage.progress)("connections finish");
     let Instruments { capture, probe, load } = instruments;
     let load = load.finish()?;
-    let (sightings, probes) = probe.finish()?;
+    let (sightings, probes) = probe.finish(first_probe)?;
     let captured = capture.finish()?;
     (stage.progress)("tshark judges the packets");
     let judgement = captured.judge()?;
@@ -197,6 +200,14 @@ fn judge(
         Some(outage) => failures.push(format!("outage of {outage:.1?}, expected below {limit:?}")),
         None => failures.push("the VIP did not move".to_owned()),
     }
+    // The outage ends with one answer of the new director; this is about the others too.
+    let hole = INTERVAL * u32::try_from(probes.longest_loss).unwrap_or(u32::MAX);
+    if hole >= limit {
+        failures.push(format!(
+            "{} probes in a row lost, which is {hole:?}, expected below {limit:?}",
+            probes.longest_loss
+        ));
+    }
     failures.extend(faults_of_load(&load));
     failures.extend(faults_of_packets(&judgement));
     ScenarioReport {
@@ -246,6 +257,15 @@ fn faults_of_packets(judgement: &Judgement) -> Vec<String> {
         if judgement.packets.judged.get(protocol).is_none_or(|count| *count == 0) {
             faults.push(format!("the capture has no {protocol} packet"));
         }
+    }
+    let Packets { judged, dropped, .. } = &judgement.packets;
+    // All that is captured is one or the other.
+    let captured: u64 = ["ip", "arp"].iter().filter_map(|protocol| judged.get(*protocol)).sum();
+    if dropped * 100 > (captured + dropped) * DROPPED_PERCENT {
+        faults.push(format!(
+            "the capture lost {dropped} of {} packets, expected {DROPPED_PERCENT} % at most",
+            captured + dropped
+        ));
     }
     if judgement.packets.malformed > 0 {
         faults.push(format!("tshark: {} malformed packets", judgement.packets.malformed));
@@ -304,5 +324,21 @@ fn ms_between(from: SystemTime, to: SystemTime) -> f64 {
     match to.duration_since(from) {
         Ok(after) => ms(after),
         Err(before) => -ms(before.duration()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_capture_that_lost_much_is_no_proof() {
+        for (dropped, is_fault) in [(0, false), (50, false), (60, true)] {
+            let judged = [("ip", 900), ("tcp", 850), ("vrrp", 50), ("arp", 100)];
+            let judged = judged.map(|(name, count)| (name.to_owned(), count)).into();
+            let packets = Packets { judged, malformed: 0, dropped };
+            let faults = faults_of_packets(&Judgement { packets, faults: vec![] });
+            assert_eq!(!faults.is_empty(), is_fault, "{dropped} of 1,000: {faults:?}");
+        }
     }
 }

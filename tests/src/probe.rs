@@ -7,10 +7,11 @@ use std::{
     collections::BTreeSet,
     io::{self, IoSliceMut},
     net::{Ipv4Addr, SocketAddrV4},
+    ops::Range,
     os::fd::AsRawFd,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -53,8 +54,10 @@ pub enum Sign {
 /// Probes `vip` until it is finished or dropped.
 pub struct Probe {
     stop: Arc<AtomicBool>,
+    /// How many have left; the number of the next one.
+    sent: Arc<AtomicU32>,
     sightings: Arc<Mutex<Vec<Sighting>>>,
-    sender: Option<JoinHandle<anyhow::Result<u32>>>,
+    sender: Option<JoinHandle<anyhow::Result<()>>>,
     receiver: Option<JoinHandle<anyhow::Result<()>>>,
 }
 
@@ -68,11 +71,12 @@ impl Probe {
             let (stop, sightings) = (Arc::clone(&stop), Arc::clone(&sightings));
             move || receive(&socket, vip, &stop, &sightings)
         })?;
+        let sent = Arc::new(AtomicU32::new(0));
         let sender = client.netns.spawn_thread("probe-tx", {
-            let stop = Arc::clone(&stop);
-            move || send(vip, &stop)
+            let (stop, sent) = (Arc::clone(&stop), Arc::clone(&sent));
+            move || send(vip, &stop, &sent)
         })?;
-        Ok(Self { stop, sightings, sender: Some(sender), receiver: Some(receiver) })
+        Ok(Self { stop, sent, sightings, sender: Some(sender), receiver: Some(receiver) })
     }
 
     /// What was seen so far, in order of arrival.
@@ -87,15 +91,25 @@ impl Probe {
         answers.into_iter().any(|one| one.from == from && matches!(one.sign, Sign::Answer(_)))
     }
 
-    /// Stops, and counts.
-    pub fn finish(mut self) -> anyhow::Result<(Vec<Sighting>, Probes)> {
+    /// The number of the next probe.
+    pub fn next_number(&self) -> u32 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Stops, and counts; runs of losses from the probe with the number `event` on.
+    pub fn finish(mut self, event: u32) -> anyhow::Result<(Vec<Sighting>, Probes)> {
         self.stop.store(true, Ordering::Relaxed);
-        let sent = join(self.sender.take())?.unwrap_or(0);
+        join(self.sender.take())?;
         join(self.receiver.take())?;
+        let sent = self.next_number();
         let sightings = std::mem::take(&mut *self.sightings());
         let answered: BTreeSet<u32> = sightings.iter().filter_map(Sighting::answer).collect();
-        let sent = u64::from(sent);
-        Ok((sightings, Probes { sent, lost: sent.saturating_sub(answered.len() as u64) }))
+        let probes = Probes {
+            sent: sent.into(),
+            lost: u64::from(sent).saturating_sub(answered.len() as u64),
+            longest_loss: longest_run(&answered, event..sent),
+        };
+        Ok((sightings, probes))
     }
 }
 
@@ -114,16 +128,30 @@ impl Sighting {
     }
 }
 
-fn join<T>(thread: Option<JoinHandle<anyhow::Result<T>>>) -> anyhow::Result<Option<T>> {
-    thread
-        .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-        .transpose()
+/// The longest run of `probes` that nobody answered.
+///
+/// By their numbers, not by time: a sender that had to wait for the CPU has sent less, and lost
+/// nothing by it.
+fn longest_run(answered: &BTreeSet<u32>, probes: Range<u32>) -> u64 {
+    let answered = answered.range(probes.clone()).copied().chain([probes.end]);
+    let runs = answered.scan(probes.start, |next, answer| {
+        let run = answer.saturating_sub(*next);
+        *next = answer + 1;
+        Some(run)
+    });
+    runs.max().unwrap_or_default().into()
+}
+
+fn join(thread: Option<JoinHandle<anyhow::Result<()>>>) -> anyhow::Result<()> {
+    thread.map_or(Ok(()), |thread| {
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// The identifier of our echo requests; a namespace has no other pinger.
 const ECHO_ID: u16 = 0x7a4d;
 
-fn send(vip: Ipv4Addr, stop: &AtomicBool) -> anyhow::Result<u32> {
+fn send(vip: Ipv4Addr, stop: &AtomicBool, sent: &AtomicU32) -> anyhow::Result<()> {
     let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))
         .context("open an ICMP socket")?;
     // The answers are read elsewhere.
@@ -141,6 +169,7 @@ fn send(vip: Ipv4Addr, stop: &AtomicBool) -> anyhow::Result<u32> {
         // While nobody holds the VIP, sending may fail; that probe is lost as any other.
         let _ = socket.send_to(&packet, &target);
         number += 1;
+        sent.store(number, Ordering::Relaxed);
         next += INTERVAL;
         match next.checked_duration_since(Instant::now()) {
             Some(left) => thread::sleep(left),
@@ -149,7 +178,7 @@ fn send(vip: Ipv4Addr, stop: &AtomicBool) -> anyhow::Result<u32> {
         }
     }
     thread::sleep(GRACE);
-    Ok(number)
+    Ok(())
 }
 
 fn open_receiver(vip: Ipv4Addr) -> io::Result<Socket> {
@@ -277,13 +306,6 @@ impl Takeover {
     }
 }
 
-/// The longest time without an answer of anybody.
-pub fn longest_gap(sightings: &[Sighting]) -> Duration {
-    let answers = sightings.iter().filter(|one| one.answer().is_some()).map(|one| one.at);
-    let next = answers.clone().skip(1);
-    answers.zip(next).filter_map(|(a, b)| b.duration_since(a).ok()).max().unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,13 +325,32 @@ mod tests {
         let takeover = Takeover::find(&sightings, at(10), OLD, NEW).unwrap();
         assert_eq!(takeover.outage(), Some(Duration::from_millis(291)));
         assert_eq!(takeover.first_sign(), at(300));
-        assert_eq!(longest_gap(&sightings), Duration::from_millis(291));
     }
 
     #[test]
     fn answers_of_the_new_one_before_the_event_are_of_another_time() {
         let sightings = [sighting(1, NEW, Sign::Answer(0)), sighting(5, OLD, Sign::Answer(4))];
         assert_eq!(Takeover::find(&sightings, at(6), OLD, NEW), None);
+    }
+
+    #[test]
+    fn a_hole_after_an_early_answer_of_the_new_one_is_a_loss_in_a_row() {
+        // A planned move: the new one answers 3 while the old one still does, then nobody until 9.
+        let sightings = [
+            sighting(2, OLD, Sign::Answer(2)),
+            sighting(3, NEW, Sign::Answer(3)),
+            sighting(4, OLD, Sign::Answer(4)),
+            sighting(9, NEW, Sign::Answer(9)),
+        ];
+        let takeover = Takeover::find(&sightings, at(3), OLD, NEW).unwrap();
+        assert_eq!(takeover.outage(), Some(Duration::from_millis(1)));
+        let answered = sightings.iter().filter_map(Sighting::answer).collect();
+        assert_eq!(longest_run(&answered, 3..10), 4);
+        assert_eq!(longest_run(&answered, 7..10), 2, "from the event on");
+        assert_eq!(longest_run(&answered, 3..20), 10, "to the last one sent");
+        assert_eq!(longest_run(&answered, 2..5), 0);
+        assert_eq!(longest_run(&BTreeSet::new(), 5..8), 3);
+        assert_eq!(longest_run(&answered, 5..5), 0);
     }
 
     #[test]

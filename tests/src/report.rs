@@ -51,7 +51,7 @@ pub struct ScenarioReport {
     /// At the client: from the last answer of the old director to the first answer of the new
     /// one. `None`: the new one never answered.
     pub outage_ms: Option<f64>,
-    /// `outage_ms` has to be below this.
+    /// `outage_ms` has to be below this, and so has `probes.longest_loss`.
     pub outage_limit_ms: f64,
     /// The longest that a surviving connection waited for a confirmation that was due.
     pub longest_stall_ms: f64,
@@ -87,6 +87,9 @@ pub struct NewConnections {
 pub struct Probes {
     pub sent: u64,
     pub lost: u64,
+    /// The most consecutive probes without an answer of anybody, from the event on: at one a
+    /// millisecond, the longest hole for a client, whoever held the VIP.
+    pub longest_loss: u64,
 }
 
 /// tshark's judgement of what left the directors.
@@ -96,7 +99,7 @@ pub struct Packets {
     pub judged: BTreeMap<String, u64>,
     /// Malformed, cut short, or with a bad checksum.
     pub malformed: u64,
-    /// Packets that the capture lost; they were not judged.
+    /// Packets that the capture lost; they were not judged, and must be few.
     pub dropped: u64,
 }
 

@@ -141,17 +141,18 @@ fn facts(scenario: &ScenarioReport) -> Vec<(&'static str, String)> {
     };
     let dropped = match scenario.packets.dropped {
         0 => String::new(),
-        count => format!("; {count} not captured"),
+        count => format!(" of those captured, {count} were not"),
     };
     vec![
         (
             "outage",
             format!(
-                "{} at the client (limit {:.0} ms), {} of {} probes lost",
+                "{} at the client (limit {:.0} ms), {} of {} probes lost, at most {} in a row",
                 optional(scenario.outage_ms),
                 scenario.outage_limit_ms,
                 scenario.probes.lost,
-                scenario.probes.sent
+                scenario.probes.sent,
+                scenario.probes.longest_loss
             ),
         ),
         ("takeover", format!("{} after the event", optional(scenario.takeover_ms))),

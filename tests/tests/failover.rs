@@ -38,7 +38,7 @@ fn the_vip_moves_when_the_active_director_loses_power_and_connections_survive() 
     pair.lb2.wait_ready("active", LIMIT).unwrap();
     wait_until_all_move(&load, &mark);
     assert_everything_arrived(&load.finish().unwrap());
-    let (sightings, _) = probe.finish().unwrap();
+    let (sightings, _) = probe.finish(0).unwrap();
     let [lb1, lb2] = &lab.directors;
     let takeover = Takeover::find(&sightings, event, lb1.mac(), lb2.mac()).unwrap();
     assert!(takeover.first_garp.is_some(), "{takeover:?}");

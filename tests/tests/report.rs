@@ -32,7 +32,7 @@ fn example() -> Report {
         outage_limit_ms: 400.0,
         longest_stall_ms: 520.5,
         takeover_ms: None,
-        probes: Probes { sent: 4_000, lost: 314 },
+        probes: Probes { sent: 4_000, lost: 314, longest_loss: 312 },
         clients_seen: vec![[10, 77, 0, 1].into()],
         by_real_server: BTreeMap::from([("rs1".to_owned(), 911)]),
         packets: Packets {
