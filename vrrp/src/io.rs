@@ -21,14 +21,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracing::error;
-
 pub use self::config::{RouterConfig, StartError, Vip};
 use self::thread::{Command, Thread};
 
 /// The VRRP thread.
 ///
 /// To drop it resigns all virtual routers without waiting for it; [`Vrrp::shutdown`] waits.
+///
+/// A panic on the thread, by the [`Observer`] say, aborts the process: the VIPs would stay where
+/// nobody advertises them any more. Started again, it finds them in place and goes on.
 pub struct Vrrp {
     commands: Sender<Command>,
     wake: UnixStream,
@@ -103,9 +104,8 @@ impl Vrrp {
         let Self { commands, wake, thread } = self;
         // The thread takes the closed channel as the request.
         drop((commands, wake));
-        if thread.join().is_err() {
-            error!("vrrp thread panicked");
-        }
+        // A panic has aborted the process.
+        let _ = thread.join();
     }
 
     /// `None` when the thread has ended.
@@ -118,10 +118,10 @@ impl Vrrp {
     }
 }
 
-/// Whether this node answers for the VIPs of a virtual router.
+/// Whether this director answers for the VIPs of a virtual router.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
-    /// In the states Active and Resigning.
+    /// In the states Resuming, Active and Resigning.
     Active,
     /// In all other states, and before the first report.
     Inactive,
@@ -152,7 +152,7 @@ pub struct RouterSnapshot {
     pub priority: u8,
     /// As configured.
     pub interval: Duration,
-    /// `initialize`, `backup`, `active` or `resigning`.
+    /// `initialize`, `backup`, `resuming`, `active` or `resigning`.
     pub state: &'static str,
     /// How long it has been in this state.
     pub since: Duration,

@@ -4,13 +4,16 @@ use std::{
     io::{self, Read},
     net::Ipv4Addr,
     os::{fd::AsFd, unix::net::UnixStream},
+    process,
     sync::mpsc::{Receiver, Sender, TryRecvError},
+    thread,
 };
 
 use nix::{
     poll::{PollFd, PollFlags, ppoll},
     sys::time::TimeSpec,
 };
+use tracing::error;
 
 use super::{
     Observer, RouterConfig, RouterSnapshot, StartError,
@@ -58,6 +61,8 @@ impl Thread {
 
     /// Returns once the other end of the channel is gone and every virtual router has left.
     pub(super) fn run(mut self) {
+        // Dropped before `self` is: nobody sees a thread without its routers.
+        let _abort = AbortOnPanic;
         realtime::enter();
         while !(self.shutting_down && self.leaving.is_empty()) {
             self.wait();
@@ -194,6 +199,17 @@ impl Thread {
 
     fn snapshot(&self) -> Vec<RouterSnapshot> {
         one_per_name(&self.instances, &self.leaving).into_iter().map(Instance::snapshot).collect()
+    }
+}
+
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            error!("vrrp thread panicked, the process aborts");
+            process::abort();
+        }
     }
 }
 
