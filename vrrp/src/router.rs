@@ -18,6 +18,10 @@
 //!   them fast enough decides when we advertise.
 //! - A router that finds its VIPs in place at startup, left by a predecessor that was killed, goes on
 //!   as active. A better router, if there is one, makes itself heard.
+//! - If it is not to preempt, it goes on answering for them, but advertises only when it has heard
+//!   nobody for the active-down interval ([`State::Resuming`]). Who is heard has taken over meanwhile
+//!   and keeps the VIPs whatever its priority; it is sent a resignation, which makes it announce them
+//!   again to hosts that have been answered here.
 #![forbid(unsafe_code)]
 
 mod cause;
@@ -42,7 +46,7 @@ const TAKEOVER_COPIES: u8 = 3;
 /// When to announce once more after a takeover, for hosts and switches that were not ready.
 const ANNOUNCE_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
-/// One virtual router on this node.
+/// One virtual router on this director.
 #[derive(Clone, Debug)]
 pub struct VirtualRouter {
     params: Params,
@@ -83,6 +87,11 @@ pub enum State {
         /// Since when routers of lower priority alone have been heard.
         lower_since: Option<Instant>,
     },
+    /// This router has found the VIPs in place and answers for them, and listens for who else does.
+    Resuming {
+        /// When to advertise, if nobody else has.
+        claim_at: Instant,
+    },
     /// This router answers for the VIPs.
     Active {
         /// When the next advertisement is due.
@@ -105,6 +114,7 @@ impl State {
         match self {
             Self::Initialize => "initialize",
             Self::Backup { .. } => "backup",
+            Self::Resuming { .. } => "resuming",
             Self::Active { .. } => "active",
             Self::Resigning { .. } => "resigning",
         }
@@ -116,7 +126,7 @@ impl State {
 pub enum Event {
     /// Begin to take part.
     Startup {
-        /// The VIPs are already on this node.
+        /// The VIPs are already on this director.
         holding: bool,
     },
     /// Leave, in good order.
@@ -186,7 +196,8 @@ impl VirtualRouter {
     /// Primary address of the router that is active as far as this one knows.
     pub fn active_router(&self) -> Option<IpAddr> {
         match self.state {
-            State::Initialize => None,
+            // What it does not claim may be another's.
+            State::Initialize | State::Resuming { .. } => None,
             State::Backup { heard, .. } => {
                 heard.filter(|(ad, _)| ad.priority != PRIORITY_RESIGN).map(|(ad, _)| ad.from)
             }
@@ -199,6 +210,7 @@ impl VirtualRouter {
         match self.state {
             State::Initialize => None,
             State::Backup { active_down_at, .. } => Some(active_down_at),
+            State::Resuming { claim_at } => Some(claim_at),
             State::Active { advertise_at, announce_at, .. } => {
                 Some(announce_at.map_or(advertise_at, |at| at.min(advertise_at)))
             }
@@ -211,15 +223,7 @@ impl VirtualRouter {
     /// `now` must not run backwards from call to call.
     pub fn handle(&mut self, now: Instant, event: Event) -> Vec<Action> {
         match (self.state, event) {
-            (State::Initialize, Event::Startup { .. }) if self.is_owner() => {
-                self.become_active(now, Cause::Owner)
-            }
-            (State::Initialize, Event::Startup { holding: true }) => {
-                self.become_active(now, Cause::Held)
-            }
-            (State::Initialize, Event::Startup { holding: false }) => {
-                self.become_backup(now, Cause::Started, self.params.interval, None)
-            }
+            (State::Initialize, Event::Startup { holding }) => self.start(now, holding),
             (State::Initialize, Event::Shutdown | Event::Timeout | Event::Advertisement(_)) => {
                 vec![]
             }
@@ -229,7 +233,7 @@ impl VirtualRouter {
                 vec![]
             }
             (State::Backup { active_down_at, .. }, Event::Timeout) if now >= active_down_at => {
-                self.become_active(now, self.takeover_cause(now))
+                self.take_over(now, self.takeover_cause(now))
             }
             (State::Backup { .. }, Event::Advertisement(ad)) => {
                 self.listen(now, ad);
@@ -237,7 +241,13 @@ impl VirtualRouter {
             }
             (State::Backup { .. }, Event::Timeout | Event::Startup { .. }) => vec![],
 
-            (State::Active { .. }, Event::Shutdown) => {
+            (State::Resuming { .. }, Event::Advertisement(ad)) => self.listen_resuming(now, ad),
+            (State::Resuming { claim_at }, Event::Timeout) if now >= claim_at => {
+                self.become_active(now, Cause::Held)
+            }
+            (State::Resuming { .. }, Event::Timeout | Event::Startup { .. }) => vec![],
+
+            (State::Resuming { .. } | State::Active { .. }, Event::Shutdown) => {
                 let leave_at = now + RESIGN_INTERVALS * self.params.interval;
                 self.enter(now, Cause::Resigned, State::Resigning { leave_at });
                 vec![Action::Advertise { priority: PRIORITY_RESIGN }]
@@ -269,6 +279,29 @@ impl VirtualRouter {
         }
     }
 
+    fn start(&mut self, now: Instant, holding: bool) -> Vec<Action> {
+        if self.is_owner() {
+            return self.take_over(now, Cause::Owner);
+        }
+        if !holding {
+            return self.become_backup(now, Cause::Started, self.params.interval, None);
+        }
+        if self.params.preempt {
+            return self.take_over(now, Cause::Held);
+        }
+        let claim_at = now + self.active_down_interval(self.params.interval);
+        self.enter(now, Cause::Held, State::Resuming { claim_at });
+        // The predecessor may have been killed when it had taken some of them only.
+        vec![Action::TakeVips]
+    }
+
+    fn take_over(&mut self, now: Instant, cause: Cause) -> Vec<Action> {
+        let mut actions = vec![Action::TakeVips];
+        actions.extend(self.become_active(now, cause));
+        actions
+    }
+
+    /// With the VIPs taken.
     fn become_active(&mut self, now: Instant, cause: Cause) -> Vec<Action> {
         let state = State::Active {
             advertise_at: now + self.params.interval,
@@ -277,7 +310,6 @@ impl VirtualRouter {
         };
         self.enter(now, cause, state);
         vec![
-            Action::TakeVips,
             Action::Announce { copies: TAKEOVER_COPIES },
             Action::Advertise { priority: self.params.priority.get() },
         ]
@@ -329,6 +361,19 @@ impl VirtualRouter {
         }
         let heard = Some((ad, now));
         self.state = State::Backup { active_down_at, active_interval, heard, lower_since };
+    }
+
+    /// An advertisement in Resuming.
+    fn listen_resuming(&mut self, now: Instant, ad: Heard) -> Vec<Action> {
+        if ad.priority != PRIORITY_RESIGN {
+            self.become_backup(now, Cause::ActiveAlready(ad.from), ad.interval, Some((ad, now)));
+            return vec![Action::Advertise { priority: PRIORITY_RESIGN }, Action::ReleaseVips];
+        }
+        let sooner = now + self.skew_time(self.params.interval);
+        if let State::Resuming { claim_at } = &mut self.state {
+            *claim_at = sooner.min(*claim_at);
+        }
+        vec![]
     }
 
     /// A timeout in Active.

@@ -122,7 +122,7 @@ impl Instance {
     pub(super) fn role(&self) -> Role {
         match self.machine.state() {
             State::Initialize | State::Backup { .. } => Role::Inactive,
-            State::Active { .. } | State::Resigning { .. } => Role::Active,
+            State::Resuming { .. } | State::Active { .. } | State::Resigning { .. } => Role::Active,
         }
     }
 
@@ -130,7 +130,7 @@ impl Instance {
         self.machine.deadline()
     }
 
-    /// Begins to take part. `holding`: the VIPs were on this node until now.
+    /// Begins to take part. `holding`: the VIPs were on this director until now.
     pub(super) fn start(&mut self, holding: bool, world: &mut World) {
         let holding = holding || self.finds_vips(world);
         self.handle(Event::Startup { holding }, world);
@@ -143,8 +143,12 @@ impl Instance {
             let accepted = match self.socket.receive(&mut buffer) {
                 Ok(Some(packet)) => self.filter.accept(packet),
                 Ok(None) => return,
-                // The link went down, say. The error is cleared by having been read.
-                Err(_) => return self.count("receive-failed"),
+                // The link went down, say. The error is cleared by having been read, and comes before
+                // packets that have been queued since.
+                Err(_) => {
+                    self.count("receive-failed");
+                    continue;
+                }
             };
             match accepted {
                 Ok(Accepted { from, advertisement, same_vips }) => {

@@ -23,9 +23,11 @@ pub enum Cause {
     Preempted(Heard),
     /// A router of higher priority, or the same and a higher address, is active.
     Better(Heard),
-    /// Shut down while active.
+    /// It was started and had the VIPs already, as an active router has, which it is not to preempt.
+    ActiveAlready(IpAddr),
+    /// Shut down while it had the VIPs.
     Resigned,
-    /// Shut down while not active.
+    /// Shut down without them.
     Stopped,
     /// Resigned, and another took over.
     Succeeded(IpAddr),
@@ -48,6 +50,7 @@ impl fmt::Display for Cause {
             Self::Better(Heard { from, priority, .. }) => {
                 write!(f, "{from} has priority {priority}")
             }
+            Self::ActiveAlready(from) => write!(f, "{from} is active already"),
             Self::Resigned => f.write_str("resigned"),
             Self::Stopped => f.write_str("stopped"),
             Self::Succeeded(from) => write!(f, "{from} took over"),

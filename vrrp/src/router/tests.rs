@@ -30,6 +30,61 @@ fn the_owner_and_who_holds_the_vips_are_active_at_once() {
 }
 
 #[test]
+fn who_holds_the_vips_and_does_not_preempt_listens_before_it_claims_them() {
+    let t0 = start();
+    let (mut router, actions) = resuming(t0, 100);
+    assert_eq!(actions, [Action::TakeVips]);
+    assert_eq!((router.state().name(), router.active_router()), ("resuming", None));
+
+    let claim_at = t0 + Duration::from_micros(3_609_375);
+    assert_eq!(router.deadline(), Some(claim_at));
+    assert_eq!(router.handle(claim_at - MS, Event::Timeout), []);
+    assert_eq!(router.handle(claim_at, Event::Timeout), takeover(100)[1..]);
+    assert_eq!((router.state().name(), router.cause()), ("active", Cause::Held));
+
+    let (mut owner, actions) = resuming(t0, 255);
+    assert_eq!(actions, takeover(255), "the owner preempts whatever is configured");
+    assert_eq!(owner.handle(t0, ad(254, PEER, SECOND)).len(), 2);
+    assert_eq!(owner.state().name(), "active");
+}
+
+#[test]
+fn a_resuming_router_leaves_the_vips_to_whoever_is_active() {
+    for priority in [1, 100, 255] {
+        let t0 = start();
+        let (mut router, _) = resuming(t0, 100);
+        let actions = router.handle(t0, ad(priority, PEER, 100 * MS));
+        // That one shall announce the VIPs again: so far they were answered for here as well.
+        assert_eq!(actions, [Action::Advertise { priority: 0 }, Action::ReleaseVips]);
+        assert_eq!(router.state().name(), "backup");
+        assert_eq!(router.cause().to_string(), "10.77.0.2 is active already");
+        assert_eq!(router.active_router(), Some(PEER.parse().unwrap()));
+        assert_eq!(router.deadline(), Some(t0 + Duration::from_nanos(360_937_500)), "its interval");
+    }
+}
+
+#[test]
+fn a_resuming_router_claims_the_vips_sooner_once_the_active_one_resigns() {
+    let t0 = start();
+    let (mut router, _) = resuming(t0, 100);
+    assert_eq!(router.handle(t0 + SECOND, ad(0, PEER, 40 * SECOND)), []);
+    let skewed = t0 + SECOND + Duration::from_micros(609_375);
+    assert_eq!(router.deadline(), Some(skewed));
+    router.handle(t0 + SECOND + MS, ad(0, PEER, SECOND));
+    assert_eq!(router.deadline(), Some(skewed), "nobody can put it off by resigning again");
+}
+
+#[test]
+fn a_resuming_router_resigns_as_an_active_one_does() {
+    let t0 = start();
+    let (mut router, _) = resuming(t0, 100);
+    assert_eq!(router.handle(t0, Event::Shutdown), [Action::Advertise { priority: 0 }]);
+    assert_eq!(router.cause(), Cause::Resigned);
+    assert_eq!(router.handle(t0 + 2 * SECOND, Event::Timeout), [Action::ReleaseVips]);
+    assert_eq!(router.state(), State::Initialize);
+}
+
+#[test]
 fn backup_adopts_the_interval_of_the_active_router_and_skews_by_it() {
     let t0 = start();
     let mut router = backup(t0, params(100));
@@ -229,6 +284,7 @@ fn events_that_change_nothing_are_listed() {
     for (mut router, events) in [
         (router(100), vec![Event::Shutdown, Event::Timeout, ad(255, PEER, SECOND)]),
         (backup(t0, params(100)), vec![STARTUP, Event::Timeout, ad(50, PEER, SECOND)]),
+        (resuming(t0, 100).0, vec![STARTUP, Event::Timeout]),
         (active(t0, params(100)), vec![STARTUP, Event::Timeout]),
     ] {
         let before = (router.state().name(), router.transitions(), router.deadline());
@@ -275,8 +331,10 @@ proptest! {
                 }
             }
             let after = router.state();
-            let responsible =
-                matches!(after, State::Active { .. } | State::Resigning { .. });
+            let responsible = match after {
+                State::Initialize | State::Backup { .. } => false,
+                State::Resuming { .. } | State::Active { .. } | State::Resigning { .. } => true,
+            };
             prop_assert_eq!(holding, responsible);
             let changed = u64::from(before != after.name());
             prop_assert_eq!(router.transitions(), transitions + changed);
@@ -335,6 +393,13 @@ fn active(t0: Instant, params: Params) -> VirtualRouter {
     let mut router = VirtualRouter::new(params);
     router.handle(t0, Event::Startup { holding: true });
     router
+}
+
+/// A router without preemption that has just found the VIPs, and what it did.
+fn resuming(t0: Instant, priority: u8) -> (VirtualRouter, Vec<Action>) {
+    let mut router = VirtualRouter::new(Params { preempt: false, ..params(priority) });
+    let actions = router.handle(t0, Event::Startup { holding: true });
+    (router, actions)
 }
 
 fn ad(priority: u8, from: &str, interval: Duration) -> Event {

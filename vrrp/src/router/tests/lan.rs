@@ -43,6 +43,43 @@ proptest! {
     }
 }
 
+#[test]
+fn a_router_that_was_killed_leaves_the_vips_to_its_successor_unless_it_preempts() {
+    for seed in 0..100 {
+        for preempt in [false, true] {
+            let mut lan = Lan::killed_and_succeeded(seed, preempt);
+            let handed_over = lan.hosts[1].router.transitions();
+            assert_eq!((lan.active(), lan.holding()), (vec![1], vec![0, 1]), "{}", lan.describe());
+
+            lan.handle(0, Event::Startup { holding: true });
+            lan.pass(QUIET);
+            let remaining = usize::from(!preempt);
+            assert_eq!(lan.active(), [remaining], "{}", lan.describe());
+            assert_eq!(lan.holding(), [remaining], "{}", lan.describe());
+            assert_eq!(lan.client, Some(remaining), "{}", lan.describe());
+            let undisturbed = lan.hosts[1].router.transitions() == handed_over;
+            assert_eq!(undisturbed, !preempt, "{}", lan.describe());
+        }
+    }
+}
+
+#[test]
+fn a_router_that_is_killed_and_resumes_while_another_takes_over_leaves_no_gap() {
+    for seed in 0..100 {
+        let mut lan = Lan::settled_on_the_first(seed, false);
+        lan.hosts[0].router = VirtualRouter::new(lan.hosts[0].params);
+        let pause = u32::try_from(lan.random.below(500)).unwrap();
+        lan.pass(pause * MS);
+        lan.handle(0, Event::Startup { holding: true });
+        for _ in 0..QUIET.as_millis() {
+            lan.pass(MS);
+            assert!(!lan.holding().is_empty(), "{}", lan.describe());
+        }
+        assert_eq!(lan.active().len(), 1, "{}", lan.describe());
+        assert_eq!(lan.active(), Vec::from_iter(lan.client), "{}", lan.describe());
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Trouble {
     loss_percent: u64,
@@ -95,6 +132,32 @@ impl Lan {
             .collect();
         let in_flight = BinaryHeap::new();
         Self { now: start(), random, trouble, hosts, in_flight, sequence: 0, client: None }
+    }
+
+    /// Two hosts, of which the first has the higher priority and is active.
+    fn settled_on_the_first(seed: u64, preempt: bool) -> Self {
+        let mut lan = Self::new(seed, 2, Trouble { loss_percent: 0, preempt_always: preempt });
+        for (i, priority) in [150, 50].into_iter().enumerate() {
+            let host = &mut lan.hosts[i];
+            host.params.priority = NonZeroU8::new(priority).unwrap();
+            host.params.preempt = preempt;
+            host.params.preempt_delay = Duration::ZERO;
+            host.router = VirtualRouter::new(host.params);
+            lan.handle(i, Event::Startup { holding: false });
+        }
+        lan.pass(QUIET);
+        assert_eq!(lan.active(), [0], "{}", lan.describe());
+        lan
+    }
+
+    /// The first was killed, its VIPs are in place, and the second is active.
+    fn killed_and_succeeded(seed: u64, preempt: bool) -> Self {
+        let mut lan = Self::settled_on_the_first(seed, preempt);
+        lan.hosts[0].router = VirtualRouter::new(lan.hosts[0].params);
+        lan.pass(QUIET);
+        // A host has asked who has the VIP, and the killed one's kernel was the first to answer.
+        lan.client = Some(0);
+        lan
     }
 
     fn run(&mut self) {
