@@ -7,6 +7,7 @@ use std::{
     fs::File,
     net::Ipv4Addr,
     num::NonZeroU8,
+    os::unix::process::ExitStatusExt,
     process::Command,
     sync::{
         Arc, Mutex,
@@ -16,7 +17,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::signal::Signal,
+};
 use vrrp::{Observer, Role, RouterConfig, RouterSnapshot, StartError, Vip, Vrrp};
 
 #[test]
@@ -34,7 +38,13 @@ fn the_vip_is_handed_over_without_a_gap_when_the_active_director_shuts_down() {
     assert!(lan.has_vip("b") && !lan.has_vip("a"));
     assert_eq!(snapshot(&b).cause, "10.77.0.1 resigned");
     // The successor answers before the predecessor stops.
-    let roles = [("a", Role::Active), ("b", Role::Active), ("a", Role::Inactive)];
+    let roles = [
+        ("a", Role::Inactive),
+        ("a", Role::Active),
+        ("b", Role::Inactive),
+        ("b", Role::Active),
+        ("a", Role::Inactive),
+    ];
     assert_eq!(lan.roles(), roles);
     b.shutdown();
     assert!(!lan.has_vip("b"));
@@ -89,6 +99,116 @@ fn a_killed_predecessors_vip_is_taken_over_at_once() {
 }
 
 #[test]
+fn a_director_that_was_killed_leaves_the_vip_to_its_successor_if_it_is_not_to_preempt() {
+    let lan = Lan::new();
+    let b = lan.start("b", vec![router(100)]).unwrap();
+    wait_until("b is active", || state(&b), |state| *state == "active");
+    lan.ip("a", "addr add 10.77.0.100/24 dev e0");
+
+    let a = lan.start("a", vec![RouterConfig { preempt: false, ..router(150) }]).unwrap();
+    wait_until("a hears b", || state(&a), |state| *state == "backup");
+    wait_until("a has no VIP", || lan.has_vip("a"), |has| !has);
+    assert_eq!(snapshot(&a).cause, "10.77.0.2 is active already");
+    assert_eq!(a.snapshot()[0].transitions, 2, "resuming and backup");
+    assert_eq!((state(&b), snapshot(&b).transitions), ("active", 2));
+    // Taken, reported at the end of the start, released.
+    let roles = [("a", Role::Active), ("a", Role::Active), ("a", Role::Inactive)];
+    assert_eq!(lan.roles()[2..], roles);
+}
+
+#[test]
+fn a_director_that_was_killed_alone_resumes_and_is_active_in_time_if_it_is_not_to_preempt() {
+    let lan = Lan::new();
+    lan.ip("a", "addr add 10.77.0.100/24 dev e0");
+    let interval = Duration::from_millis(500);
+    let a = lan.start("a", vec![RouterConfig { preempt: false, interval, ..router(150) }]).unwrap();
+    let resuming = snapshot(&a);
+    assert_eq!((resuming.state, resuming.advertisements_sent), ("resuming", 0));
+    assert_eq!(lan.roles().last(), Some(&("a", Role::Active)));
+    wait_until("a is active", || state(&a), |state| *state == "active");
+    assert!(lan.has_vip("a"));
+    assert!(!lan.roles().contains(&("a", Role::Inactive)), "at no time");
+}
+
+#[test]
+fn every_reconfiguration_ends_with_a_report_of_the_roles() {
+    let lan = Lan::new();
+    let a = lan.start("a", vec![router(150)]).unwrap();
+    wait_until("a is active", || state(&a), |state| *state == "active");
+    let reported = || lan.roles().len();
+    let before = reported();
+
+    a.reconfigure(vec![router(150)]).unwrap();
+    assert_eq!(lan.roles()[before..], [("a", Role::Active)]);
+
+    // The changed one waits for its predecessor, which resigns.
+    let before = reported();
+    a.reconfigure(vec![router(151)]).unwrap();
+    wait_until("it is active again", || snapshot(&a), |a| a.priority == 151 && a.state == "active");
+    let roles = [("a", Role::Active), ("a", Role::Inactive), ("a", Role::Active)];
+    assert_eq!(lan.roles()[before..], roles, "first its predecessor's");
+
+    let before = reported();
+    a.reconfigure(vec![router(151), RouterConfig { interface: "nope".into(), ..router(1) }])
+        .unwrap_err();
+    assert_eq!(reported(), before, "nothing has changed");
+}
+
+#[test]
+fn a_check_refuses_what_a_reconfiguration_would_and_changes_nothing() {
+    let lan = Lan::new();
+    let a = lan.start("a", vec![router(150)]).unwrap();
+    wait_until("a is active", || state(&a), |state| *state == "active");
+    let other = |interface: &str| RouterConfig {
+        name: "other".into(),
+        interface: interface.into(),
+        vrid: NonZeroU8::MIN,
+        vips: vec![vip(101)],
+        ..router(150)
+    };
+    let (roles, addresses) = (lan.roles(), lan.addresses("a"));
+
+    a.check(&[other("e0")]).unwrap();
+    let refused = |routers: &[RouterConfig]| a.check(routers).unwrap_err().to_string();
+    assert_eq!(
+        refused(&[router(150), other("nope")]),
+        "virtual router other on nope: no such interface"
+    );
+    assert_eq!(
+        refused(&[router(150), router(100)]),
+        "virtual router web on e0: another virtual router has the same name"
+    );
+
+    let after = a.snapshot();
+    assert_eq!(after.len(), 1);
+    assert_eq!(
+        (after[0].name.as_str(), after[0].state, after[0].transitions),
+        ("web", "active", 2)
+    );
+    assert_eq!((lan.roles(), lan.addresses("a")), (roles, addresses));
+}
+
+/// Runs itself: what is tested ends the process.
+#[test]
+fn a_panic_on_the_vrrp_thread_aborts_the_process() {
+    const NETNS: &str = "VRRP_TEST_PANIC_IN_NETNS";
+    if let Ok(netns) = std::env::var(NETNS) {
+        setns(File::open(netns).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
+        let _ = Vrrp::start(vec![router(150)], Box::new(Panics));
+        return;
+    }
+    let lan = Lan::new();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_panic_on_the_vrrp_thread_aborts_the_process", "--nocapture"])
+        .env(NETNS, lan.netns("a"))
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("an observer panics"), "{stderr}");
+    assert_eq!(output.status.signal(), Some(Signal::SIGABRT as i32), "{stderr}");
+}
+
+#[test]
 fn neither_a_vip_deleted_by_hand_nor_an_interface_that_vanishes_ends_the_thread() {
     let lan = Lan::new();
     let a = lan.start("a", vec![router(150)]).unwrap();
@@ -98,7 +218,8 @@ fn neither_a_vip_deleted_by_hand_nor_an_interface_that_vanishes_ends_the_thread(
     wait_until("sends fail", || snapshot(&a), |a| a.discarded.get("send-failed") > Some(&2));
     assert_eq!(state(&a), "active");
     a.shutdown();
-    assert_eq!(lan.roles(), [("a", Role::Active), ("a", Role::Inactive)]);
+    let roles = [("a", Role::Inactive), ("a", Role::Active), ("a", Role::Inactive)];
+    assert_eq!(lan.roles(), roles);
 }
 
 #[test]
@@ -182,13 +303,17 @@ impl Lan {
 
     /// A VRRP thread belongs to the namespace of the thread that starts it.
     fn start(&self, host: &'static str, routers: Vec<RouterConfig>) -> Result<Vrrp, StartError> {
-        let netns = File::open(format!("/run/netns/{}-{host}", self.id)).unwrap();
+        let netns = File::open(self.netns(host)).unwrap();
         let observer = Box::new(Recorder { host, roles: Arc::clone(&self.roles) });
         let start = move || {
             setns(netns, CloneFlags::CLONE_NEWNET).unwrap();
             Vrrp::start(routers, observer)
         };
         thread::spawn(start).join().unwrap()
+    }
+
+    fn netns(&self, host: &str) -> String {
+        format!("/run/netns/{}-{host}", self.id)
     }
 
     fn ip(&self, host: &str, args: &str) -> String {
@@ -226,6 +351,14 @@ struct Recorder {
 impl Observer for Recorder {
     fn role(&mut self, _router: &str, role: Role) {
         self.roles.lock().unwrap().push((self.host, role));
+    }
+}
+
+struct Panics;
+
+impl Observer for Panics {
+    fn role(&mut self, _router: &str, _role: Role) {
+        panic!("an observer panics");
     }
 }
 
