@@ -1,15 +1,15 @@
 use std::collections::BTreeMap;
 
-use proptest::{collection::btree_map, prelude::*};
+use proptest::{
+    collection::{btree_map, btree_set},
+    prelude::*,
+};
 
 use super::*;
 
 #[test]
 fn a_thousand_equal_real_servers_have_equal_shares() {
-    let counts = counts(&Table::new(&equal(1000), 65_537));
-    let (smallest, largest) = (counts.values().min().unwrap(), counts.values().max().unwrap());
-    assert_eq!(counts.len(), 1000);
-    assert!(*largest as f64 <= 1.03 * *smallest as f64, "{smallest} to {largest} slots");
+    check_equal_shares(&equal(1000));
 }
 
 #[test]
@@ -17,15 +17,7 @@ fn removing_one_real_server_of_a_hundred_moves_few_other_slots() {
     let all = equal(100);
     let before = Table::new(&all, 65_537);
     for removed in 0..all.len() {
-        let mut rest = all.clone();
-        let gone = rest.remove(removed).address;
-        let after = Table::new(&rest, 65_537);
-        let (mut others, mut moved) = (0, 0);
-        for (was, is) in before.slots().zip(after.slots()).filter(|(was, _)| *was != Some(gone)) {
-            others += 1;
-            moved += usize::from(was != is);
-        }
-        assert!(moved * 100 <= others, "without {gone}: {moved} of {others} slots moved");
+        check_removal(&before, &all, removed);
     }
 }
 
@@ -93,6 +85,45 @@ proptest! {
     }
 }
 
+proptest! {
+    // Each case fills tables of 65,537 slots.
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    #[test]
+    fn any_thousand_equal_real_servers_have_equal_shares(servers in any_equal(1000)) {
+        check_equal_shares(&servers);
+    }
+
+    #[test]
+    fn removing_one_of_any_hundred_real_servers_moves_few_other_slots(
+        (all, removed) in (any_equal(100), 0..100_usize)
+    ) {
+        check_removal(&Table::new(&all, 65_537), &all, removed);
+    }
+}
+
+#[track_caller]
+fn check_equal_shares(servers: &[RealServer]) {
+    let counts = counts(&Table::new(servers, 65_537));
+    let (smallest, largest) = (counts.values().min().unwrap(), counts.values().max().unwrap());
+    assert_eq!(counts.len(), servers.len());
+    assert!(*largest as f64 <= 1.03 * *smallest as f64, "{smallest} to {largest} slots");
+}
+
+/// `before` is the table of `all`.
+#[track_caller]
+fn check_removal(before: &Table, all: &[RealServer], removed: usize) {
+    let mut rest = all.to_vec();
+    let gone = rest.remove(removed).address;
+    let after = Table::new(&rest, 65_537);
+    let (mut others, mut moved) = (0, 0);
+    for (was, is) in before.slots().zip(after.slots()).filter(|(was, _)| *was != Some(gone)) {
+        others += 1;
+        moved += usize::from(was != is);
+    }
+    assert!(moved * 100 <= others, "without {gone}: {moved} of {others} slots moved");
+}
+
 #[track_caller]
 fn check(servers: &[RealServer], size: u32, digest: &str) {
     assert_eq!(Table::new(servers, size).digest(), digest);
@@ -113,6 +144,13 @@ fn equal(count: u16) -> Vec<RealServer> {
 fn server(host: u16, weight: u16) -> RealServer {
     let [high, low] = host.to_be_bytes();
     RealServer { address: Ipv4Addr::new(10, 77, high, low), weight }
+}
+
+fn any_equal(count: usize) -> impl Strategy<Value = Vec<RealServer>> {
+    btree_set(any::<u32>(), count).prop_map(|addresses| {
+        let server = |address| RealServer { address: Ipv4Addr::from_bits(address), weight: 1 };
+        addresses.into_iter().map(server).collect()
+    })
 }
 
 fn pool() -> impl Strategy<Value = Vec<RealServer>> {
