@@ -218,7 +218,7 @@ pub struct VirtualRouter {
     pub vrid: u8,
     pub priority: u8,
     pub advertisement_interval_ms: u64,
-    /// `initialize`, `backup`, `active` or `resigning`.
+    /// `initialize`, `backup`, `active`, `resigning` or `resuming`.
     pub state: String,
     /// Milliseconds in this state.
     pub since_ms: u64,

@@ -17,51 +17,24 @@ use nix::{
 
 use crate::{
     interrupt::wait_for,
-    lab::{Host, Lab, PORT, VIP},
+    lab::{Host, Lab},
     leftovers,
     xdp_pass::XdpPass,
 };
 
+mod binaries;
+mod configuration;
+mod footprint;
+
+pub use binaries::Binaries;
+pub use configuration::{Settings, configuration};
+pub use footprint::{Attachment, Footprint};
+
+/// For everything that takes the directors a moment: far beyond what it takes when all is well.
+pub const READY_LIMIT: Duration = Duration::from_secs(20);
+
 /// The log of a failed director is quoted from its end.
 const LOG_LINES: usize = 25;
-
-/// The programs under test.
-#[derive(Clone, Debug)]
-pub struct Binaries {
-    lbd: PathBuf,
-    lbctl: PathBuf,
-}
-
-impl Binaries {
-    pub fn in_dir(dir: &Path) -> anyhow::Result<Self> {
-        let [lbd, lbctl] = ["lbd", "lbctl"].map(|name| dir.join(name));
-        for program in [&lbd, &lbctl] {
-            ensure!(
-                program.is_file(),
-                "{} does not exist; `cargo build -p lb-daemon` makes it",
-                program.display()
-            );
-        }
-        Ok(Self { lbd, lbctl })
-    }
-
-    /// For tests: in `TANDEM_BIN_DIR`, else where cargo puts them beside the tests.
-    pub fn of_tests() -> anyhow::Result<Self> {
-        if let Some(dir) = std::env::var_os("TANDEM_BIN_DIR") {
-            return Self::in_dir(Path::new(&dir));
-        }
-        let test = std::env::current_exe().context("find the directory of the tests")?;
-        let dir = test.parent().and_then(Path::parent);
-        Self::in_dir(dir.with_context(|| format!("{} has no parent", test.display()))?)
-    }
-}
-
-/// How its virtual router is configured.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    pub priority: u8,
-    pub advertisement_interval: Duration,
-}
 
 pub struct Director<'lab> {
     lab: &'lab Lab,
@@ -86,8 +59,18 @@ impl<'lab> Director<'lab> {
         let far_end = Some(lab.allow_native_xdp(host)?);
         let director = Self { lab, host, binaries: binaries.clone(), dir, lbd: None, far_end };
         let file = director.config_file();
-        fs::write(&file, config(lab, host, settings))
+        fs::write(&file, configuration(host.name, settings))
             .with_context(|| format!("write {}", file.display()))?;
+        Ok(director)
+    }
+
+    /// For tests: `lb1` alone, active and ready when this returns.
+    pub fn start_alone(lab: &'lab Lab) -> anyhow::Result<Self> {
+        let settings =
+            Settings { priority: 200, advertisement_interval: Duration::from_millis(100) };
+        let mut director = Self::new(lab, &lab.directors[0], &Binaries::of_tests()?, settings)?;
+        director.start()?;
+        director.wait_ready("active", READY_LIMIT)?;
         Ok(director)
     }
 
@@ -135,6 +118,19 @@ impl<'lab> Director<'lab> {
                 Err(error) => return Ok(Err(format!("{error:#}"))),
             };
             Ok(if is_ready(&status, state) { Ok(status) } else { Err(summary(&status)) })
+        });
+        result.with_context(|| self.diagnosis())
+    }
+
+    /// Waits until its virtual router is `state`, whatever the services are.
+    pub fn wait_state(&self, state: &str, limit: Duration) -> anyhow::Result<()> {
+        let result = wait_for(&format!("{} {state}", self.host.name), limit, || {
+            let status = match self.status() {
+                Ok(status) => status,
+                Err(error) => return Ok(Err(format!("{error:#}"))),
+            };
+            let seen = router_state(&status);
+            Ok(if seen == Some(state) { Ok(()) } else { Err(summary(&status)) })
         });
         result.with_context(|| self.diagnosis())
     }
@@ -209,6 +205,14 @@ impl<'lab> Director<'lab> {
         self.dir.join("lbd.log")
     }
 
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("lbd.sock")
+    }
+
     /// The end of the log, and the addresses: for the reader of a failure.
     pub fn diagnosis(&self) -> String {
         let log = fs::read_to_string(self.log_file()).unwrap_or_default();
@@ -224,14 +228,6 @@ impl<'lab> Director<'lab> {
             addresses.unwrap_or_else(|error| error.to_string()).trim_end(),
             name = self.host.name
         )
-    }
-
-    fn state_dir(&self) -> PathBuf {
-        self.dir.join("state")
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.dir.join("lbd.sock")
     }
 
     fn exit_status(&mut self) -> anyhow::Result<Option<ExitStatus>> {
@@ -286,35 +282,4 @@ fn summary(status: &Status) -> String {
     });
     let services: Vec<_> = services.collect();
     format!("{}; {}", router_state(status).unwrap_or("no virtual router"), services.join(", "))
-}
-
-fn config(lab: &Lab, host: &Host, settings: Settings) -> String {
-    let mut text = format!(
-        r#"[director]
-id = "{id}"
-interfaces = ["eth0"]
-
-[[virtual-router]]
-name = "web-vip"
-interface = "eth0"
-vrid = 51
-priority = {priority}
-advertisement-interval = "{interval}ms"
-vips = ["{VIP}/24"]
-
-[[virtual-service]]
-name = "web"
-address = "{VIP}:{PORT}"
-protocol = "tcp"
-forwarding = "dr"
-"#,
-        id = host.name,
-        priority = settings.priority,
-        interval = settings.advertisement_interval.as_millis(),
-    );
-    for real_server in &lab.real_servers {
-        let address = real_server.address;
-        text.push_str(&format!("\n[[virtual-service.real-server]]\naddress = \"{address}\"\n"));
-    }
-    text
 }

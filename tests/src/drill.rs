@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 
 use crate::{
     capture,
-    director::{Binaries, Director, Settings},
+    director::Binaries,
     interrupt,
     lab::{Lab, PORT},
     leftovers,
@@ -39,8 +39,6 @@ pub trait Audience {
     fn finished(&self, scenario: &ScenarioReport);
 }
 
-const READY_LIMIT: Duration = Duration::from_secs(20);
-
 /// Plays all scenarios; an error is that the drill could not be held.
 pub fn run(options: &Options, audience: &dyn Audience) -> anyhow::Result<Report> {
     audience.progress("the lab is built");
@@ -52,25 +50,12 @@ pub fn run(options: &Options, audience: &dyn Audience) -> anyhow::Result<Report>
     leftovers::sweep();
     let lab = Lab::new().context("build the lab")?;
     let _servers = RealServer::start_all(&lab, PORT)?;
-    let mut pair = pair(&lab, &binaries, options.advertisement_interval)?;
+    let mut pair = Pair::new(&lab, &binaries, options.advertisement_interval)?;
     let result = play(options, audience, &lab, &mut pair);
     if let Some(dir) = &options.report_dir {
         keep_logs(dir, &pair)?;
     }
     result
-}
-
-fn pair<'lab>(
-    lab: &'lab Lab,
-    binaries: &Binaries,
-    advertisement_interval: Duration,
-) -> anyhow::Result<Pair<'lab>> {
-    let [lb1, lb2] = &lab.directors;
-    let settings = |priority| Settings { priority, advertisement_interval };
-    Ok(Pair {
-        lb1: Director::new(lab, lb1, binaries, settings(250))?,
-        lb2: Director::new(lab, lb2, binaries, settings(200))?,
-    })
 }
 
 fn play(
@@ -80,16 +65,9 @@ fn play(
     pair: &mut Pair<'_>,
 ) -> anyhow::Result<Report> {
     audience.progress("two directors start");
-    pair.lb1.start()?;
-    pair.lb2.start()?;
-    let first = pair.lb1.wait_ready("active", READY_LIMIT)?;
-    let second = pair.lb2.wait_ready("backup", READY_LIMIT)?;
-    let modes = [&first, &second].map(|status| {
-        status.interfaces.first().map_or("none", |interface| interface.xdp_mode.as_str())
+    let modes = pair.start()?.map(|status| {
+        status.interfaces.first().map_or("none".to_owned(), |interface| interface.xdp_mode.clone())
     });
-    let digests = [&first, &second]
-        .map(|status| status.virtual_services.first().map(|service| service.table_digest.as_str()));
-    ensure!(digests[0] == digests[1], "the Maglev tables differ: {digests:?}");
 
     let mut scenarios = Vec::new();
     for round in 1..=options.repeat {
@@ -103,7 +81,7 @@ fn play(
     let uname = nix::sys::utsname::uname().context("ask for the kernel's release")?;
     Ok(Report {
         kernel: uname.release().to_string_lossy().into_owned(),
-        xdp_mode: if modes[0] == modes[1] { modes[0].to_owned() } else { modes.join(" and ") },
+        xdp_mode: if modes[0] == modes[1] { modes[0].clone() } else { modes.join(" and ") },
         advertisement_interval_ms: u64::try_from(options.advertisement_interval.as_millis())
             .context("the interval")?,
         scenarios,

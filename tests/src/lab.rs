@@ -3,7 +3,12 @@
 //! Every packet in it is complete: transmit offloads are off, so that no checksum is left for
 //! hardware that does not exist, and a capture anywhere may be judged in full.
 
-use std::{net::Ipv4Addr, os::fd::AsRawFd, path::Path, process::Command};
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    os::fd::AsRawFd,
+    path::Path,
+    process::Command,
+};
 
 use anyhow::Context;
 use nix::{
@@ -21,7 +26,12 @@ use crate::{
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 /// The TCP port of the virtual service, and so (DSR) of the real servers.
 pub const PORT: u16 = 80;
+/// The virtual service.
+pub const TARGET: SocketAddrV4 = SocketAddrV4::new(VIP, PORT);
+pub const REAL_SERVERS: [Ipv4Addr; 3] =
+    [Ipv4Addr::new(10, 77, 0, 11), Ipv4Addr::new(10, 77, 0, 12), Ipv4Addr::new(10, 77, 0, 13)];
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+const DIRECTORS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 77, 0, 2), Ipv4Addr::new(10, 77, 0, 3)];
 
 /// A host on the LAN. Its interface is `eth0`; its port of the bridge is named after the host.
 pub struct Host {
@@ -31,9 +41,9 @@ pub struct Host {
 }
 
 impl Host {
-    fn new(name: &'static str, last_octet: u8) -> anyhow::Result<Self> {
+    fn new(name: &'static str, address: Ipv4Addr) -> anyhow::Result<Self> {
         let netns = Netns::new(name).with_context(|| format!("make the namespace of {name}"))?;
-        Ok(Self { name, address: Ipv4Addr::new(10, 77, 0, last_octet), netns })
+        Ok(Self { name, address, netns })
     }
 
     /// Fixed, so that an answer tells who gave it, and that a host keeps it over a reboot.
@@ -76,10 +86,11 @@ impl Lab {
             nix::unistd::geteuid().is_root(),
             "network namespaces need root; run it as root or with sudo"
         );
+        let ([lb1, lb2], [rs1, rs2, rs3]) = (DIRECTORS, REAL_SERVERS);
         let lab = Self {
-            client: Host::new("client", 1)?,
-            directors: [Host::new("lb1", 2)?, Host::new("lb2", 3)?],
-            real_servers: [Host::new("rs1", 11)?, Host::new("rs2", 12)?, Host::new("rs3", 13)?],
+            client: Host::new("client", CLIENT)?,
+            directors: [Host::new("lb1", lb1)?, Host::new("lb2", lb2)?],
+            real_servers: [Host::new("rs1", rs1)?, Host::new("rs2", rs2)?, Host::new("rs3", rs3)?],
             switch: Netns::new("switch")?,
             dir: WorkDir::new()?,
         };

@@ -1,7 +1,6 @@
 //! One run of one scenario: load, probe and capture around its event, and the verdict.
 
 use std::{
-    net::SocketAddrV4,
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -12,7 +11,7 @@ use crate::{
     capture::{Capture, Judgement},
     director::router_state,
     interrupt::{observe, wait_for},
-    lab::{CLIENT, Lab, PORT, VIP},
+    lab::{CLIENT, Lab, TARGET, VIP},
     probe::{INTERVAL, Probe, Sighting, Takeover},
     report::{Moment, Packets, Probes, ScenarioReport, Verdict},
     scenario::{Pair, Scenario},
@@ -105,7 +104,7 @@ impl Instruments {
         Ok(Self {
             capture: Capture::start(&lab.switch, &points, stage.capture)?,
             probe: Probe::start(&lab.client, VIP)?,
-            load: Load::start(&lab.client, SocketAddrV4::new(VIP, PORT), stage.connections)?,
+            load: Load::start(&lab.client, TARGET, stage.connections)?,
         })
     }
 }

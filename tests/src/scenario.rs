@@ -1,14 +1,15 @@
-//! What is broken, and what must not break with it.
+//! The pair of directors, what is broken, and what must not break with it.
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::ValueEnum;
+use lb_daemon::control::Status;
 
-use crate::director::{Director, PowerCut};
-
-/// For everything that takes the directors a moment: far beyond what it takes when all is well.
-const READY_LIMIT: Duration = Duration::from_secs(20);
+use crate::{
+    director::{Binaries, Director, PowerCut, READY_LIMIT, Settings},
+    lab::Lab,
+};
 
 /// One way in which the VIP moves, in the order in which each leaves what the next one needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -65,6 +66,33 @@ pub struct Prepared {
 }
 
 impl<'lab> Pair<'lab> {
+    /// Prepared, not started.
+    pub fn new(
+        lab: &'lab Lab,
+        binaries: &Binaries,
+        advertisement_interval: Duration,
+    ) -> anyhow::Result<Self> {
+        let [lb1, lb2] = &lab.directors;
+        let settings = |priority| Settings { priority, advertisement_interval };
+        Ok(Self {
+            lb1: Director::new(lab, lb1, binaries, settings(250))?,
+            lb2: Director::new(lab, lb2, binaries, settings(200))?,
+        })
+    }
+
+    /// Both are ready, `lb1` is active, and they choose alike when this returns.
+    pub fn start(&mut self) -> anyhow::Result<[Status; 2]> {
+        self.lb1.start()?;
+        self.lb2.start()?;
+        let first = self.lb1.wait_ready("active", READY_LIMIT)?;
+        let second = self.lb2.wait_ready("backup", READY_LIMIT)?;
+        let digests = [&first, &second].map(|status| {
+            status.virtual_services.first().map(|service| service.table_digest.as_str())
+        });
+        ensure!(digests[0] == digests[1], "the Maglev tables differ: {digests:?}");
+        Ok([first, second])
+    }
+
     pub fn prepare(&mut self, scenario: Scenario) -> anyhow::Result<Prepared> {
         self.prepare_directors(scenario)
             .with_context(|| format!("prepare the directors for {}", scenario.name()))?;

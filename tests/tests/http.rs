@@ -5,7 +5,7 @@
 use std::{
     fs,
     io::{Read, Write},
-    net::{SocketAddrV4, TcpStream},
+    net::TcpStream,
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
     thread,
@@ -17,13 +17,13 @@ use nix::{
     unistd::Pid,
 };
 use tests::{
-    director::{Binaries, Director, Settings},
+    director::{Binaries, READY_LIMIT},
     interrupt::wait_for,
-    lab::{Host, Lab, PORT, VIP},
+    lab::{Host, Lab, PORT, TARGET},
+    scenario::Pair,
 };
 
-const TARGET: SocketAddrV4 = SocketAddrV4::new(VIP, PORT);
-const LIMIT: Duration = Duration::from_secs(20);
+const INTERVAL: Duration = Duration::from_millis(100);
 const BYTES: usize = 3_000_000;
 /// A download takes three seconds at this pace.
 const BYTES_PER_SECOND: &str = "1m";
@@ -35,29 +35,22 @@ fn downloads_from_nginx_survive_the_loss_of_the_active_director() {
     let file: Vec<u8> = (0..BYTES).map(|at| (at * at / 251 + at).to_le_bytes()[0]).collect();
     let _servers: Vec<_> =
         lab.real_servers.iter().map(|host| Nginx::start(&lab, host, &file)).collect();
-    let [mut lb1, mut lb2] = [(0, 250), (1, 200)].map(|(index, priority)| {
-        let settings = Settings { priority, advertisement_interval: Duration::from_millis(100) };
-        let host = &lab.directors[index];
-        Director::new(&lab, host, &Binaries::of_tests().unwrap(), settings).unwrap()
-    });
-    lb1.start().unwrap();
-    lb2.start().unwrap();
-    lb1.wait_ready("active", LIMIT).unwrap();
-    lb2.wait_ready("backup", LIMIT).unwrap();
+    let mut pair = Pair::new(&lab, &Binaries::of_tests().unwrap(), INTERVAL).unwrap();
+    pair.start().unwrap();
 
     let begun = AtomicUsize::new(0);
     thread::scope(|scope| {
         let downloads: Vec<_> = (0..DOWNLOADS)
             .map(|_| scope.spawn(|| lab.client.netns.enter(|| download(&begun)).unwrap()))
             .collect();
-        wait_for("the downloads to begin", LIMIT, || {
+        wait_for("the downloads to begin", READY_LIMIT, || {
             let begun = begun.load(Ordering::SeqCst);
             Ok(if begun == DOWNLOADS { Ok(()) } else { Err(format!("{begun} did")) })
         })
         .unwrap();
 
-        let cut = lb1.arm_power_cut().unwrap();
-        lb1.lose_power(cut).unwrap();
+        let cut = pair.lb1.arm_power_cut().unwrap();
+        pair.lb1.lose_power(cut).unwrap();
 
         for download in downloads {
             let body = download.join().unwrap();
@@ -65,13 +58,13 @@ fn downloads_from_nginx_survive_the_loss_of_the_active_director() {
             assert!(body == file, "a download came with other bytes");
         }
     });
-    lb2.wait_ready("active", LIMIT).unwrap();
+    pair.lb2.wait_ready("active", READY_LIMIT).unwrap();
 }
 
 /// The body of the file, by HTTP/1.0, so that its end is the connection's.
 fn download(begun: &AtomicUsize) -> Vec<u8> {
     let mut stream = TcpStream::connect(TARGET).unwrap();
-    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream.set_read_timeout(Some(READY_LIMIT)).unwrap();
     stream.write_all(b"GET /file HTTP/1.0\r\nHost: vip\r\n\r\n").unwrap();
     let mut answer = vec![0; 4096];
     let read = stream.read(&mut answer).unwrap();
@@ -110,7 +103,7 @@ impl Nginx {
         command.arg("-c").arg(&config_file).arg("-e").arg(dir.join("error.log"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let nginx = Self(host.netns.spawn(&mut command).unwrap());
-        wait_for(&format!("nginx on {}", host.name), LIMIT, || {
+        wait_for(&format!("nginx on {}", host.name), READY_LIMIT, || {
             let connected = host.netns.enter(|| TcpStream::connect((host.address, PORT)))?;
             Ok(connected.map(drop).map_err(|error| error.to_string()))
         })

@@ -16,7 +16,7 @@ use nix::{
 };
 use tests::{
     capture::Capture,
-    director::{Binaries, Director, Settings, router_state},
+    director::{Binaries, Director, Settings, configuration},
     interrupt::wait_for,
     lab::{Host, Lab, VIP},
 };
@@ -31,7 +31,7 @@ fn keepalived_takes_over_from_lbd_and_gives_the_vip_back() {
     let mut lbd = lbd(&lab, lb1, 150);
     let keepalived = Keepalived::start(&lab, lb2, 100);
     lbd.start().unwrap();
-    wait_state(&lbd, "active");
+    lbd.wait_state("active", LIMIT).unwrap();
     wait_vip(lb1, true);
     wait_vip(lb2, false);
 
@@ -41,7 +41,7 @@ fn keepalived_takes_over_from_lbd_and_gives_the_vip_back() {
     wait_vip(lb1, false);
 
     lbd.start().unwrap();
-    wait_state(&lbd, "active");
+    lbd.wait_state("active", LIMIT).unwrap();
     wait_vip(lb1, true);
     wait_vip(lb2, false);
     keepalived.assert_content();
@@ -57,16 +57,16 @@ fn lbd_takes_over_from_keepalived_and_yields_to_it_when_it_returns() {
     let keepalived = Keepalived::start(&lab, lb2, 150);
     wait_vip(lb2, true);
     lbd.start().unwrap();
-    wait_state(&lbd, "backup");
+    lbd.wait_state("backup", LIMIT).unwrap();
     wait_vip(lb1, false);
 
     keepalived.assert_content();
     drop(keepalived);
-    wait_state(&lbd, "active");
+    lbd.wait_state("active", LIMIT).unwrap();
     wait_vip(lb1, true);
 
     let keepalived = Keepalived::start(&lab, lb2, 150);
-    wait_state(&lbd, "backup");
+    lbd.wait_state("backup", LIMIT).unwrap();
     wait_vip(lb1, false);
     wait_vip(lb2, true);
     let router = lbd.status().unwrap().virtual_routers.remove(0);
@@ -128,22 +128,10 @@ impl Drop for Keepalived {
 fn lbd<'lab>(lab: &'lab Lab, host: &'lab Host, priority: u8) -> Director<'lab> {
     let settings = Settings { priority, advertisement_interval: Duration::from_millis(100) };
     let lbd = Director::new(lab, host, &Binaries::of_tests().unwrap(), settings).unwrap();
-    let text = fs::read_to_string(lbd.config_file()).unwrap();
+    let text = configuration(host.name, settings);
     let (routers, _) = text.split_once("[[virtual-service]]").unwrap();
     fs::write(lbd.config_file(), routers).unwrap();
     lbd
-}
-
-fn wait_state(lbd: &Director<'_>, state: &str) {
-    wait_for(&format!("lbd to be {state}"), LIMIT, || {
-        let status = match lbd.status() {
-            Ok(status) => status,
-            Err(error) => return Ok(Err(format!("{error:#}"))),
-        };
-        let seen = router_state(&status).unwrap_or("none").to_owned();
-        Ok(if seen == state { Ok(()) } else { Err(seen) })
-    })
-    .unwrap_or_else(|error| panic!("{error:#}\n{}", lbd.diagnosis()));
 }
 
 fn wait_vip(host: &Host, held: bool) {

@@ -5,7 +5,7 @@
 use std::{
     fs,
     io::{Read, Write},
-    net::{SocketAddrV4, TcpStream},
+    net::TcpStream,
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -14,15 +14,13 @@ use etherparse::PacketBuilder;
 use tests::{
     capture::{Capture, Judgement},
     interrupt::{observe, wait_for},
-    lab::{CLIENT, Lab, PORT, VIP},
+    lab::{CLIENT, Lab, PORT, TARGET, VIP},
     netns::Netns,
     payload::{Hello, Pattern, Trailer},
     probe::{Probe, Takeover},
     real_server::RealServer,
     traffic::Load,
 };
-
-const TARGET: SocketAddrV4 = SocketAddrV4::new(VIP, PORT);
 
 #[test]
 fn a_namespace_is_gone_after_a_panic() {
