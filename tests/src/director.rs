@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::Write,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio},
     time::Duration,
 };
@@ -25,10 +25,12 @@ use crate::{
 mod binaries;
 mod configuration;
 mod footprint;
+mod misconfiguration;
 
 pub use binaries::Binaries;
 pub use configuration::{Settings, configuration};
 pub use footprint::{Attachment, Footprint};
+pub use misconfiguration::{Misconfiguration, misconfigurations};
 
 /// For everything that takes the directors a moment: far beyond what it takes when all is well.
 pub const READY_LIMIT: Duration = Duration::from_secs(20);
