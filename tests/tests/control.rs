@@ -2,25 +2,31 @@
 //! Needs root, and the programs of this workspace: `cargo xtask test` builds them first.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::{collections::BTreeMap, fs, net::SocketAddrV4, process::Output, time::Duration};
+use std::{collections::BTreeMap, fs, process::Output};
 
-use lb_daemon::control::RealServer as RealServerView;
+use lb_daemon::control::{RealServer as RealServerView, Status};
 use tests::{
-    director::{Binaries, Director, Settings},
+    director::{Director, Misconfiguration, READY_LIMIT, misconfigurations},
     interrupt::wait_for,
-    lab::{Lab, PORT, VIP},
+    lab::{Lab, PORT, TARGET},
     real_server::RealServer,
     traffic::{Load, LoadReport},
 };
 
-const TARGET: SocketAddrV4 = SocketAddrV4::new(VIP, PORT);
-const LIMIT: Duration = Duration::from_secs(20);
+/// A virtual router on an interface that does not exist.
+const MISSING: &str = "
+[[virtual-router]]
+name = \"nowhere\"
+interface = \"eth9\"
+vrid = 52
+vips = [\"10.77.9.100/24\"]
+";
 
 #[test]
 fn real_servers_are_added_weighted_and_deleted_while_traffic_flows() {
     let lab = Lab::new().unwrap();
     let _servers = RealServer::start_all(&lab, PORT).unwrap();
-    let director = active_director(&lab);
+    let director = Director::start_alone(&lab).unwrap();
     let text = fs::read_to_string(director.config_file()).unwrap();
     fs::write(director.config_file(), format!("# kept by the night shift\n{text}")).unwrap();
     done(&director, &["config", "reload"]);
@@ -48,9 +54,9 @@ fn real_servers_are_added_weighted_and_deleted_while_traffic_flows() {
 fn a_service_is_added_and_deleted_without_touching_the_other() {
     let lab = Lab::new().unwrap();
     let _servers = RealServer::start_all(&lab, PORT).unwrap();
-    let director = active_director(&lab);
+    let director = Director::start_alone(&lab).unwrap();
     let load = Load::start(&lab.client, TARGET, 50).unwrap();
-    load.wait_established(LIMIT).unwrap();
+    load.wait_established(READY_LIMIT).unwrap();
     let digest = |director: &Director<'_>| {
         director.status().unwrap().virtual_services.first().unwrap().table_digest.clone()
     };
@@ -67,52 +73,35 @@ fn a_service_is_added_and_deleted_without_touching_the_other() {
 
     assert_eq!(director.status().unwrap().virtual_services.len(), 1);
     assert_eq!(digest(&director), before);
-    let report = load.finish().unwrap();
-    assert_eq!(report.connections.survived, report.connections.opened, "{report:?}");
-    assert_eq!(report.new_connections.succeeded, report.new_connections.attempted, "{report:?}");
+    assert_undisturbed(load);
 }
 
 #[test]
 fn a_reload_of_a_bad_configuration_disturbs_nothing_and_says_where_the_fault_is() {
     let lab = Lab::new().unwrap();
     let _servers = RealServer::start_all(&lab, PORT).unwrap();
-    let director = active_director(&lab);
+    let director = Director::start_alone(&lab).unwrap();
     let load = Load::start(&lab.client, TARGET, 50).unwrap();
-    load.wait_established(LIMIT).unwrap();
+    load.wait_established(READY_LIMIT).unwrap();
     let file = director.config_file();
     let good = fs::read_to_string(&file).unwrap();
     let before = director.status().unwrap();
 
-    let service = "[[virtual-service]]\nname = \"other\"\n";
-    let bad = [
-        ("a wrong key", good.replace("priority", "priorty"), ":9:1: virtual-router[0]"),
-        ("an unknown mode", good.replace("\"dr\"", "\"teleport\""), ":17:14: virtual-service[0]"),
-        (
-            "a duplicate service",
-            format!("{good}\n{service}address = \"10.77.0.100:80\"\n"),
-            ":30:11: virtual-service[1].address",
-        ),
-        ("a port of 0", good.replace("100:80", "100:0"), ":15:11: virtual-service[0].address"),
-        ("no address", good.replace("10.77.0.100:80", "ten:80"), ":15:11: virtual-service[0]"),
-        ("an empty file", String::new(), ":1:1: "),
-    ];
-    for (what, text, place) in &bad {
+    for Misconfiguration { what, text, place } in misconfigurations(&good) {
         fs::write(&file, text).unwrap();
         check_refusal(&director, what, place);
+        fs::write(&file, &good).unwrap();
+        check_acceptance(&director);
     }
     fs::remove_file(&file).unwrap();
     check_refusal(&director, "a missing file", ": no such file");
     fs::create_dir(&file).unwrap();
     check_refusal(&director, "a directory", ": is a directory");
     fs::remove_dir(&file).unwrap();
-
     fs::write(&file, &good).unwrap();
-    director.reload().unwrap();
-    let after = wait_for("the refusal to be gone", LIMIT, || {
-        let status = director.status()?;
-        Ok(if status.config.refused.is_none() { Ok(status) } else { Err("refused".to_owned()) })
-    })
-    .unwrap();
+    check_acceptance(&director);
+
+    let after = director.status().unwrap();
     assert_eq!(after.pid, before.pid);
     let [before, after] = [&before, &after].map(|status| {
         let router = status.virtual_routers.first().unwrap();
@@ -120,9 +109,57 @@ fn a_reload_of_a_bad_configuration_disturbs_nothing_and_says_where_the_fault_is(
         (router.transitions, service.table_digest.clone())
     });
     assert_eq!(after, before);
-    let report = load.finish().unwrap();
-    assert_eq!(report.connections.survived, report.connections.opened, "{report:?}");
-    assert_eq!(report.new_connections.succeeded, report.new_connections.attempted, "{report:?}");
+    assert_undisturbed(load);
+}
+
+#[test]
+fn a_reload_that_the_machine_does_not_let_through_changes_nothing_on_the_way() {
+    let lab = Lab::new().unwrap();
+    let _servers = RealServer::start_all(&lab, PORT).unwrap();
+    let director = Director::start_alone(&lab).unwrap();
+    let load = Load::start(&lab.client, TARGET, 50).unwrap();
+    load.wait_established(READY_LIMIT).unwrap();
+    let file = director.config_file();
+    let good = fs::read_to_string(&file).unwrap();
+    let before = director.status().unwrap();
+
+    // The service in use is gone, another one is new, and a virtual router cannot run.
+    let moved = good.replace("10.77.0.100:80", "10.77.0.100:8080");
+    fs::write(&file, moved.replace("name = \"web\"", "name = \"other\"") + MISSING).unwrap();
+    for _ in 0..5 {
+        refused(&director, &["config", "reload"], "eth9");
+    }
+
+    let after = director.status().unwrap();
+    assert_eq!(after.virtual_services, before.virtual_services);
+    assert_eq!(after.interfaces, before.interfaces);
+    let transitions = |status: &Status| -> Vec<_> {
+        let routers = status.virtual_routers.iter();
+        routers.map(|router| (router.name.clone(), router.transitions)).collect()
+    };
+    assert_eq!(transitions(&after), transitions(&before));
+    assert_eq!(after.verdicts["not-virtual-service"], before.verdicts["not-virtual-service"]);
+    assert_undisturbed(load);
+}
+
+#[test]
+fn another_xdp_mode_is_refused_while_the_program_is_attached() {
+    let lab = Lab::new().unwrap();
+    let director = {
+        let _servers = RealServer::start_all(&lab, PORT).unwrap();
+        Director::start_alone(&lab).unwrap()
+    };
+    let file = director.config_file();
+    let good = fs::read_to_string(&file).unwrap();
+    let attachment = director.attachment().unwrap();
+    assert_eq!(director.status().unwrap().interfaces[0].xdp_mode, "native");
+    let generic = good.replace("[director]\n", "[director]\nxdp-mode = \"generic\"\n");
+    fs::write(&file, generic).unwrap();
+    refused(&director, &["config", "reload"], "xdp-mode");
+    assert_eq!(director.status().unwrap().interfaces[0].xdp_mode, "native");
+    assert_eq!(director.attachment().unwrap(), attachment);
+    fs::write(&file, good).unwrap();
+    done(&director, &["config", "reload"]);
 }
 
 #[test]
@@ -130,7 +167,7 @@ fn an_edit_is_refused_while_the_file_has_changes_of_somebody_else() {
     let lab = Lab::new().unwrap();
     let director = {
         let _servers = RealServer::start_all(&lab, PORT).unwrap();
-        active_director(&lab)
+        Director::start_alone(&lab).unwrap()
     };
     let file = director.config_file();
     let mine = format!("{}# half done\n", fs::read_to_string(&file).unwrap());
@@ -141,16 +178,36 @@ fn an_edit_is_refused_while_the_file_has_changes_of_somebody_else() {
     done(&director, &["real", "add", "web", "10.77.0.14"]);
 }
 
-/// Refuses by signal and by `lbctl`, with exit code 2, and says so in its status.
+/// Refuses by signal, and says so in its status; and by `lbctl`, with exit code 2.
 fn check_refusal(director: &Director<'_>, what: &str, place: &str) {
     director.reload().unwrap();
+    wait_refused(director, |refused| refused.is_some_and(|refused| refused.contains(place)));
+
     let output = director.lbctl(&["config", "reload"]).unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{what}: {said}");
     assert!(said.contains(&format!("lbd.toml{place}")), "{what}: {said}");
     assert_eq!(said.trim().lines().count(), 1, "{what}: one message, not {said}");
-    let refused = director.status().unwrap().config.refused;
-    assert!(refused.is_some_and(|refused| refused.contains(place)), "{what}");
+}
+
+/// By signal.
+fn check_acceptance(director: &Director<'_>) {
+    director.reload().unwrap();
+    wait_refused(director, |refused| refused.is_none());
+}
+
+fn wait_refused(director: &Director<'_>, wanted: impl Fn(Option<&str>) -> bool) {
+    wait_for("the outcome of the reload", READY_LIMIT, || {
+        let refused = director.status()?.config.refused;
+        Ok(if wanted(refused.as_deref()) { Ok(()) } else { Err(format!("{refused:?}")) })
+    })
+    .unwrap();
+}
+
+fn assert_undisturbed(load: Load) {
+    let report = load.finish().unwrap();
+    assert_eq!(report.connections.survived, report.connections.opened, "{report:?}");
+    assert_eq!(report.new_connections.succeeded, report.new_connections.attempted, "{report:?}");
 }
 
 #[track_caller]
@@ -170,7 +227,7 @@ fn refused(director: &Director<'_>, args: &[&str], because: &str) {
 /// New flows by real server.
 fn flows(lab: &Lab) -> BTreeMap<String, u64> {
     let load = Load::start(&lab.client, TARGET, 200).unwrap();
-    load.wait_established(LIMIT).unwrap();
+    load.wait_established(READY_LIMIT).unwrap();
     let LoadReport { by_real_server, .. } = load.finish().unwrap();
     by_real_server.into_iter().collect()
 }
@@ -185,13 +242,4 @@ fn shares(director: &Director<'_>) -> Vec<(String, u32)> {
 
 fn named((address, percent): (&str, u32)) -> (String, u32) {
     (address.to_owned(), percent)
-}
-
-fn active_director(lab: &Lab) -> Director<'_> {
-    let settings = Settings { priority: 200, advertisement_interval: Duration::from_millis(100) };
-    let binaries = Binaries::of_tests().unwrap();
-    let mut director = Director::new(lab, &lab.directors[0], &binaries, settings).unwrap();
-    director.start().unwrap();
-    director.wait_ready("active", LIMIT).unwrap();
-    director
 }

@@ -3,23 +3,22 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::{
-    net::SocketAddrV4,
+    io::Write,
+    os::unix::net::UnixStream,
     time::{Duration, SystemTime},
 };
 
 use tests::{
-    director::{Binaries, Director, Settings},
+    director::{Binaries, Footprint, READY_LIMIT},
     interrupt::wait_for,
-    lab::{CLIENT, Lab, PORT, VIP},
+    lab::{CLIENT, Lab, PORT, TARGET, VIP},
     probe::{Probe, Takeover},
     real_server::RealServer,
     scenario::Pair,
     traffic::{Load, LoadReport},
 };
 
-const TARGET: SocketAddrV4 = SocketAddrV4::new(VIP, PORT);
 const INTERVAL: Duration = Duration::from_millis(100);
-const LIMIT: Duration = Duration::from_secs(20);
 const CONNECTIONS: usize = 100;
 
 #[test]
@@ -35,7 +34,7 @@ fn the_vip_moves_when_the_active_director_loses_power_and_connections_survive() 
     let cut = pair.lb1.arm_power_cut().unwrap();
     pair.lb1.lose_power(cut).unwrap();
 
-    pair.lb2.wait_ready("active", LIMIT).unwrap();
+    pair.lb2.wait_ready("active", READY_LIMIT).unwrap();
     wait_until_all_move(&load, &mark);
     assert_everything_arrived(&load.finish().unwrap());
     let (sightings, _) = probe.finish(0).unwrap();
@@ -48,68 +47,58 @@ fn the_vip_moves_when_the_active_director_loses_power_and_connections_survive() 
 fn a_director_that_resigns_leaves_its_machine_as_it_was_and_breaks_nothing() {
     let lab = Lab::new().unwrap();
     let _servers = RealServer::start_all(&lab, PORT).unwrap();
-    let before = network_of(&lab);
-    let mut pair = running_pair(&lab);
+    let mut pair = Pair::new(&lab, &Binaries::of_tests().unwrap(), INTERVAL).unwrap();
+    let before = pair.lb1.footprint().unwrap();
+    pair.start().unwrap();
+    assert_changed_everything(&before, &pair.lb1.footprint().unwrap());
     let load = established_load(&lab);
 
     let mark = load.mark();
     pair.lb1.terminate().unwrap();
 
-    let exit = pair.lb1.wait_exit(LIMIT).unwrap();
+    let exit = pair.lb1.wait_exit(READY_LIMIT).unwrap();
     assert!(exit.success(), "{exit}\n{}", pair.lb1.diagnosis());
-    pair.lb2.wait_ready("active", LIMIT).unwrap();
+    pair.lb2.wait_ready("active", READY_LIMIT).unwrap();
     wait_until_all_move(&load, &mark);
     assert_everything_arrived(&load.finish().unwrap());
-    assert_eq!(network_of(&lab), before);
+    assert_eq!(pair.lb1.footprint().unwrap(), before);
 }
 
 #[test]
-fn the_datapath_of_a_killed_daemon_forwards_on_and_the_next_one_adopts_it() {
+fn a_request_that_never_ends_does_not_keep_a_director_from_resigning() {
     let lab = Lab::new().unwrap();
     let _servers = RealServer::start_all(&lab, PORT).unwrap();
-    let mut lb1 = director(&lab, 0, 150);
-    lb1.start().unwrap();
-    lb1.wait_ready("active", LIMIT).unwrap();
-    let load = established_load(&lab);
+    let mut pair = Pair::new(&lab, &Binaries::of_tests().unwrap(), INTERVAL).unwrap();
+    let before = pair.lb1.footprint().unwrap();
+    pair.start().unwrap();
+    let mut client = UnixStream::connect(pair.lb1.socket()).unwrap();
+    client.write_all(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n").unwrap();
+    // Another connection, accepted after this one.
+    pair.lb1.status().unwrap();
 
-    let mark = load.mark();
-    lb1.kill().unwrap();
-    lb1.wait_exit(LIMIT).unwrap();
-    wait_until_all_move(&load, &mark);
+    pair.lb1.terminate().unwrap();
 
-    let mark = load.mark();
-    lb1.start().unwrap();
-    lb1.wait_ready("active", LIMIT).unwrap();
-    wait_until_all_move(&load, &mark);
-    assert_everything_arrived(&load.finish().unwrap());
-}
-
-fn director(lab: &Lab, index: usize, priority: u8) -> Director<'_> {
-    let settings = Settings { priority, advertisement_interval: INTERVAL };
-    Director::new(lab, &lab.directors[index], &Binaries::of_tests().unwrap(), settings).unwrap()
+    let exit = pair.lb1.wait_exit(READY_LIMIT).unwrap();
+    assert!(exit.success(), "{exit}\n{}", pair.lb1.diagnosis());
+    assert_eq!(pair.lb1.footprint().unwrap(), before);
+    pair.lb2.wait_ready("active", READY_LIMIT).unwrap();
+    drop(client);
 }
 
 fn running_pair(lab: &Lab) -> Pair<'_> {
-    let mut pair = Pair { lb1: director(lab, 0, 150), lb2: director(lab, 1, 100) };
-    pair.lb1.start().unwrap();
-    pair.lb2.start().unwrap();
-    let first = pair.lb1.wait_ready("active", LIMIT).unwrap();
-    let second = pair.lb2.wait_ready("backup", LIMIT).unwrap();
-    let digest = |status: &lb_daemon::control::Status| {
-        status.virtual_services.first().unwrap().table_digest.clone()
-    };
-    assert_eq!(digest(&first), digest(&second), "both directors have to choose alike");
+    let mut pair = Pair::new(lab, &Binaries::of_tests().unwrap(), INTERVAL).unwrap();
+    pair.start().unwrap();
     pair
 }
 
 fn established_load(lab: &Lab) -> Load {
     let load = Load::start(&lab.client, TARGET, CONNECTIONS).unwrap();
-    load.wait_established(LIMIT).unwrap();
+    load.wait_established(READY_LIMIT).unwrap();
     load
 }
 
 fn wait_until_all_move(load: &Load, mark: &tests::traffic::Mark) {
-    wait_for("all connections to move", LIMIT, || {
+    wait_for("all connections to move", READY_LIMIT, || {
         let moving = load.moving_since(mark);
         Ok(if moving == CONNECTIONS { Ok(()) } else { Err(format!("{moving} do")) })
     })
@@ -124,11 +113,12 @@ fn assert_everything_arrived(report: &LoadReport) {
     assert_eq!(report.by_real_server.len(), 3, "{report:?}");
 }
 
-/// Addresses and XDP programs of the first director.
-fn network_of(lab: &Lab) -> String {
-    let mut ip = std::process::Command::new("ip");
-    let output = lab.directors[0].netns.run(ip.args(["-o", "addr"])).unwrap();
-    let mut link = std::process::Command::new("ip");
-    let link = lab.directors[0].netns.run(link.args(["-br", "link", "show", "type", "veth"]));
-    [output.stdout, link.unwrap().stdout].map(|text| String::from_utf8(text).unwrap()).concat()
+/// What is compared at the end was there to be put back.
+fn assert_changed_everything(before: &Footprint, running: &Footprint) {
+    assert!(before.programs.is_empty() && running.programs.len() == 1, "{running:?}");
+    assert!(before.mounts.is_empty() && running.mounts.len() == 1, "{running:?}");
+    assert!(before.managed_neighbours.is_empty(), "{before:?}");
+    assert_eq!(running.managed_neighbours.len(), 3, "{running:?}");
+    assert!(!before.has_socket && running.has_socket, "{running:?}");
+    assert_ne!(before.addresses, running.addresses);
 }

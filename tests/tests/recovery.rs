@@ -1,0 +1,120 @@
+//! lbd is killed outright, and the next one finds what it left. Needs root, and the programs of
+//! this workspace: `cargo xtask test` builds them first.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs;
+
+use tests::{
+    director::{Attachment, Director, READY_LIMIT},
+    interrupt::wait_for,
+    lab::{Lab, PORT, TARGET},
+    real_server::RealServer,
+    traffic::Load,
+};
+
+const CONNECTIONS: usize = 100;
+
+#[test]
+fn the_datapath_of_a_killed_daemon_forwards_on_and_the_next_one_adopts_it() {
+    let lab = Lab::new().unwrap();
+    let _servers = RealServer::start_all(&lab, PORT).unwrap();
+    let mut director = Director::start_alone(&lab).unwrap();
+    let load = established_load(&lab);
+    let former = director.attachment().unwrap();
+    let verdicts = director.status().unwrap().verdicts;
+
+    kill(&mut director);
+    wait_until_all_move(&load);
+    assert_eq!(director.attachment().unwrap(), former, "it stays as it was");
+
+    director.start().unwrap();
+    let status = director.wait_ready("active", READY_LIMIT).unwrap();
+    wait_until_all_move(&load);
+    assert_adopted(&director, former);
+    assert!(status.verdicts["forwarded"] > verdicts["forwarded"], "the same maps: {status:?}");
+    assert_eq!(status.verdicts["not-active"], verdicts["not-active"], "without a gap");
+    assert_everything_arrived(load);
+}
+
+#[test]
+fn a_start_that_fails_leaves_the_datapath_of_a_killed_daemon_to_the_next_one() {
+    let lab = Lab::new().unwrap();
+    let _servers = RealServer::start_all(&lab, PORT).unwrap();
+    let mut director = Director::start_alone(&lab).unwrap();
+    let load = established_load(&lab);
+    let former = director.attachment().unwrap();
+    let good = fs::read_to_string(director.config_file()).unwrap();
+    kill(&mut director);
+
+    let router = "\n[[virtual-router]]\nname = \"nowhere\"\ninterface = \"eth9\"\nvrid = 52\n\
+        vips = [\"10.77.9.100/24\"]\n";
+    fs::write(director.config_file(), format!("{good}{router}")).unwrap();
+    director.start().unwrap();
+    let exit = director.wait_exit(READY_LIMIT).unwrap();
+    assert_eq!(exit.code(), Some(1), "{}", director.diagnosis());
+    assert!(director.diagnosis().contains("eth9"), "{}", director.diagnosis());
+    assert_eq!(director.attachment().unwrap().link, former.link);
+    wait_until_all_move(&load);
+
+    fs::write(director.config_file(), good).unwrap();
+    director.start().unwrap();
+    director.wait_ready("active", READY_LIMIT).unwrap();
+    wait_until_all_move(&load);
+    assert_adopted(&director, former);
+    assert_everything_arrived(load);
+}
+
+#[test]
+fn a_daemon_without_services_removes_the_datapath_of_a_killed_one() {
+    let lab = Lab::new().unwrap();
+    let _servers = RealServer::start_all(&lab, PORT).unwrap();
+    let mut director = Director::start_alone(&lab).unwrap();
+    kill(&mut director);
+    let left = director.footprint().unwrap();
+    assert_eq!((left.programs.len(), left.mounts.len()), (1, 1), "{left:?}");
+
+    let text = fs::read_to_string(director.config_file()).unwrap();
+    let (routers, _) = text.split_once("[[virtual-service]]").unwrap();
+    fs::write(director.config_file(), routers).unwrap();
+    director.start().unwrap();
+    director.wait_state("active", READY_LIMIT).unwrap();
+
+    let now = director.footprint().unwrap();
+    assert!(now.programs.is_empty() && now.mounts.is_empty(), "{now:?}");
+}
+
+fn kill(director: &mut Director<'_>) {
+    director.kill().unwrap();
+    director.wait_exit(READY_LIMIT).unwrap();
+}
+
+/// The same link, which had a program at every moment, and a new program behind it.
+#[track_caller]
+fn assert_adopted(director: &Director<'_>, former: Attachment) {
+    let now = director.attachment().unwrap();
+    assert_eq!(now.link, former.link);
+    assert_ne!(now.program, former.program);
+}
+
+fn established_load(lab: &Lab) -> Load {
+    let load = Load::start(&lab.client, TARGET, CONNECTIONS).unwrap();
+    load.wait_established(READY_LIMIT).unwrap();
+    load
+}
+
+#[track_caller]
+fn wait_until_all_move(load: &Load) {
+    let mark = load.mark();
+    wait_for("all connections to move", READY_LIMIT, || {
+        let moving = load.moving_since(&mark);
+        Ok(if moving == CONNECTIONS { Ok(()) } else { Err(format!("{moving} do")) })
+    })
+    .unwrap();
+}
+
+#[track_caller]
+fn assert_everything_arrived(load: Load) {
+    let report = load.finish().unwrap();
+    assert_eq!(report.connections.survived, CONNECTIONS as u64, "{report:?}");
+    assert_eq!(report.new_connections.succeeded, report.new_connections.attempted, "{report:?}");
+}
