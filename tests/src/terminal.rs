@@ -147,7 +147,7 @@ fn facts(scenario: &ScenarioReport) -> Vec<(&'static str, String)> {
         (
             "outage",
             format!(
-                "{} at the client (limit {:.0} ms), {} of {} probes lost, at most {} in a row",
+                "{} at the client (limit {:.0} ms), {} of {} probes lost, {} in a row",
                 optional(scenario.outage_ms),
                 scenario.outage_limit_ms,
                 scenario.probes.lost,
