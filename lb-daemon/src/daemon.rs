@@ -14,9 +14,9 @@ use std::{
 
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{Mutex, oneshot},
+    sync::oneshot,
 };
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::{
     config,
@@ -26,6 +26,7 @@ use crate::{
 mod api;
 mod file;
 mod running;
+mod traces;
 mod view;
 
 pub use running::StartError;
@@ -80,7 +81,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         }
     };
     let neighbours = running.neighbours();
-    let daemon = Arc::new(Daemon::new(Mutex::new(running), file, text));
+    let daemon = Arc::new(Daemon::new(running, file, text));
     let (stop, stopped) = oneshot::channel::<()>();
     let api = tokio::spawn(server::serve(listener, Arc::clone(&daemon), async {
         let _ = stopped.await;
@@ -89,9 +90,9 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     info!(config = %options.config.display(), socket = %options.socket.display(), "running");
 
     while signals.next().await == Signal::Reload {
-        if let Err(refusal) = daemon.reload().await {
-            warn!("reload refused; what ran runs on:\n{refusal}");
-        }
+        // On its own, so that a stop need not wait for it; it logs what came of it.
+        let daemon = Arc::clone(&daemon);
+        tokio::spawn(async move { daemon.reload().await });
     }
     info!("stopping");
     let _ = stop.send(());

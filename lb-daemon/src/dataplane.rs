@@ -27,7 +27,7 @@ mod attach;
 mod pins;
 mod role;
 
-pub use attach::{AttachError, Attached, Mode, check_interface};
+pub use attach::{AttachError, Attached, Mode, find_interface};
 pub use pins::{PinError, Pins};
 pub use role::{RoleError, Roles};
 

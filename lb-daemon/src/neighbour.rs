@@ -37,51 +37,48 @@ pub struct Targets {
     pub interfaces: BTreeSet<String>,
 }
 
-/// A task that keeps a [`View`] of the targets. Ends when it is dropped.
+/// A task that keeps a [`View`] of the targets.
 pub struct Follower {
-    targets: watch::Sender<Targets>,
-    view: watch::Receiver<View>,
+    resolver: Resolver,
     stop: Option<oneshot::Sender<()>>,
     task: Option<JoinHandle<()>>,
 }
 
+/// A handle to ask for neighbours ahead of a change that needs them.
+#[derive(Clone)]
+pub struct Resolver {
+    targets: watch::Sender<Targets>,
+    view: watch::Receiver<View>,
+}
+
 impl Follower {
-    /// Needs a tokio runtime, whose threads are in the director's network namespace.
-    pub fn start() -> io::Result<Self> {
+    /// Needs a tokio runtime, whose threads are in the director's network namespace. Neighbours
+    /// that a killed daemon had managed, `left`, are given back unless they are targets again.
+    pub fn start(left: BTreeSet<Ipv4Addr>) -> io::Result<Self> {
         let (kernel, changes) = Kernel::connect()?;
         let (targets, targets_seen) = watch::channel(Targets::default());
         let (view_published, view) = watch::channel(View::new());
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(follow(kernel, changes, targets_seen, view_published, stopped));
-        Ok(Self { targets, view, stop: Some(stop), task: Some(task) })
+        let follow = follow(kernel, changes, targets_seen, view_published, left, stopped);
+        let task = Some(tokio::spawn(follow));
+        Ok(Self { resolver: Resolver { targets, view }, stop: Some(stop), task })
     }
 
-    /// Replaces the targets, and says which of the addresses are new.
-    pub fn set_targets(&self, targets: Targets) -> BTreeSet<Ipv4Addr> {
-        let mut new = BTreeSet::new();
-        self.targets.send_if_modified(|current| {
-            new = targets.addresses.difference(&current.addresses).copied().collect();
+    pub fn resolver(&self) -> Resolver {
+        self.resolver.clone()
+    }
+
+    pub fn set_targets(&self, targets: Targets) {
+        self.resolver.targets.send_if_modified(|current| {
             let modified = *current != targets;
             *current = targets;
             modified
         });
-        new
     }
 
     /// The state of every target, as far as it is known.
     pub fn view(&self) -> watch::Receiver<View> {
-        self.view.clone()
-    }
-
-    /// Waits until every one of `addresses` is ready, or off link, or `limit` has passed.
-    pub async fn settled(&self, addresses: &BTreeSet<Ipv4Addr>, limit: Duration) {
-        let mut view = self.view();
-        let settled = view.wait_for(|view| {
-            addresses
-                .iter()
-                .all(|address| !matches!(view.get(address), None | Some(Neighbour::Unresolved)))
-        });
-        let _ = tokio::time::timeout(limit, settled).await;
+        self.resolver.view.clone()
     }
 
     /// Gives the neighbours back to the kernel's own care.
@@ -93,15 +90,38 @@ impl Follower {
     }
 }
 
+impl Resolver {
+    /// Makes `targets` targets beside those that are, and waits until every new one is ready, or
+    /// off link, or `limit` has passed.
+    pub async fn resolve(&self, targets: &Targets, limit: Duration) {
+        let mut new = BTreeSet::new();
+        self.targets.send_if_modified(|current| {
+            new = targets.addresses.difference(&current.addresses).copied().collect();
+            let before = current.clone();
+            current.addresses.extend(&targets.addresses);
+            current.interfaces.extend(targets.interfaces.iter().cloned());
+            *current != before
+        });
+        let mut view = self.view.clone();
+        let settled = view.wait_for(|view| {
+            new.iter()
+                .all(|address| !matches!(view.get(address), None | Some(Neighbour::Unresolved)))
+        });
+        let _ = tokio::time::timeout(limit, settled).await;
+    }
+}
+
 async fn follow(
     mut kernel: Kernel,
     mut changes: kernel::Changes,
     mut targets: watch::Receiver<Targets>,
     view: watch::Sender<View>,
+    left: BTreeSet<Ipv4Addr>,
     mut stopped: oneshot::Receiver<()>,
 ) {
     let mut table = Table::default();
-    let mut managed: BTreeSet<(u32, Ipv4Addr)> = BTreeSet::new();
+    read_all(&mut kernel, &mut table, &targets).await;
+    let mut managed = table.managed(&left);
     let mut resync = tokio::time::interval(RESYNC);
     resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

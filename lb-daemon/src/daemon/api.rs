@@ -1,41 +1,65 @@
-//! What the API asks of the daemon. One lock: requests and changes take turns.
+//! What the API asks of the daemon. Changes take turns, and hold up those who only look no longer
+//! than the kernel takes.
 
-use std::{fs, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{Arc, Mutex as Fact, PoisonError},
+    time::Instant,
+};
 
 use tokio::sync::{Mutex, watch};
 use tracing::{info, warn};
 
-use super::{file, running::Running, view};
+use super::{
+    file,
+    running::{self, Running},
+    view,
+};
 use crate::{
-    config::{self, edit},
+    config::{self, Config, edit},
     control::{Control, RealServer, Refusal, RefusalKind, Service, Status, VirtualRouter},
     error_chain,
-    neighbour::View,
+    neighbour::{Resolver, View},
 };
 
 pub(super) struct Daemon {
     running: Mutex<Running>,
-    loaded: Mutex<Loaded>,
-    started: Instant,
-}
-
-/// The configuration file, as what runs was read from it.
-struct Loaded {
+    resolver: Resolver,
+    /// The configuration file; absolute.
     file: PathBuf,
-    text: String,
-    refused: Option<String>,
+    /// Its text, as what runs was read from it. Held by whoever changes either.
+    text: Mutex<String>,
+    /// Why the last reload was refused.
+    refused: Fact<Option<String>>,
+    started: Instant,
 }
 
 impl Daemon {
     #[expect(clippy::disallowed_methods, reason = "the uptime begins here")]
-    pub(super) fn new(running: Mutex<Running>, file: PathBuf, text: String) -> Self {
-        let loaded = Mutex::new(Loaded { file, text, refused: None });
-        Self { running, loaded, started: Instant::now() }
+    pub(super) fn new(running: Running, file: PathBuf, text: String) -> Self {
+        let resolver = running.resolver();
+        let (running, text) = (Mutex::new(running), Mutex::new(text));
+        Self { running, resolver, file, text, refused: Fact::default(), started: Instant::now() }
     }
 
     /// After a change under way, whoever else still holds the daemon.
     pub(super) async fn stop(&self) {
         self.running.lock().await.stop().await;
+    }
+
+    async fn apply(&self, config: Config) -> Result<(), Refusal> {
+        running::resolve(&self.resolver, &config).await;
+        let applied = self.running.lock().await.apply(config);
+        applied.map_err(|error| failed(error_chain(&error)))
+    }
+
+    fn refused(&self) -> Option<String> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_refused(&self, refused: Option<String>) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = refused;
     }
 }
 
@@ -50,9 +74,8 @@ pub(super) async fn follow_neighbours(daemon: Arc<Daemon>, mut view: watch::Rece
 
 impl Control for Daemon {
     async fn status(&self) -> Status {
-        let loaded = self.loaded.lock().await;
         let running = self.running.lock().await;
-        view::status(&running, &loaded.file, loaded.refused.as_deref(), self.started.elapsed())
+        view::status(&running, &self.file, self.refused().as_deref(), self.started.elapsed())
     }
 
     async fn services(&self) -> Vec<Service> {
@@ -76,52 +99,44 @@ impl Control for Daemon {
     }
 
     async fn edit(&self, edit: edit::Edit) -> Result<(), Refusal> {
-        let mut loaded = self.loaded.lock().await;
-        let file = loaded.file.clone();
-        let found = fs::read_to_string(&file)
-            .map_err(|error| failed(format!("read {}: {error}", file.display())))?;
-        if found != loaded.text {
+        let mut loaded = self.text.lock().await;
+        let file = self.file.display();
+        let found = fs::read_to_string(&self.file)
+            .map_err(|error| failed(format!("read {file}: {error}")))?;
+        if found != *loaded {
             let message = format!(
-                "{} was changed by hand since it was loaded; reload it first with \
-                 `lbctl config reload`",
-                file.display()
+                "{file} was changed by hand since it was loaded; reload it first with \
+                 `lbctl config reload`"
             );
             return Err(Refusal { kind: RefusalKind::Conflict, message });
         }
         let text = edit::apply(&found, &edit)?;
-        let config = config::load(&file, &text)?;
-        file::replace(&file, &text)
-            .map_err(|error| failed(format!("write {}: {error}", file.display())))?;
-        if let Err(error) = self.running.lock().await.apply(config).await {
-            let problem = error_chain(&error);
-            return Err(match file::replace(&file, &found) {
-                Ok(()) => failed(problem),
-                Err(again) => failed(format!(
-                    "{problem}; and {} could not be put back: {again}",
-                    file.display()
-                )),
+        let config = config::load(&self.file, &text)?;
+        file::replace(&self.file, &text)
+            .map_err(|error| failed(format!("write {file}: {error}")))?;
+        if let Err(refusal) = self.apply(config).await {
+            return Err(match file::replace(&self.file, &found) {
+                Ok(()) => refusal,
+                Err(again) => failed(format!("{refusal}; and {file} was not put back: {again}")),
             });
         }
-        loaded.text = text;
-        loaded.refused = None;
+        *loaded = text;
+        self.set_refused(None);
         info!(?edit, "edited");
         Ok(())
     }
 
     async fn reload(&self) -> Result<(), Refusal> {
-        let mut loaded = self.loaded.lock().await;
-        let result = match config::read(&loaded.file) {
-            Ok((config, text)) => match self.running.lock().await.apply(config).await {
-                Ok(()) => {
-                    loaded.text = text;
-                    info!(config = %loaded.file.display(), "reloaded");
-                    Ok(())
-                }
-                Err(error) => Err(failed(error_chain(&error))),
-            },
+        let mut loaded = self.text.lock().await;
+        let result = match config::read(&self.file) {
+            Ok((config, text)) => self.apply(config).await.map(|()| *loaded = text),
             Err(error) => Err(Refusal { kind: RefusalKind::Invalid, message: error.to_string() }),
         };
-        loaded.refused = result.as_ref().err().map(|refusal| refusal.message.clone());
+        match &result {
+            Ok(()) => info!(config = %self.file.display(), "reloaded"),
+            Err(refusal) => warn!("reload refused; what ran runs on:\n{refusal}"),
+        }
+        self.set_refused(result.as_ref().err().map(|refusal| refusal.message.clone()));
         result
     }
 }

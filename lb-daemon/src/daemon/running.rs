@@ -14,18 +14,20 @@ use tokio::{sync::watch, task::block_in_place};
 use tracing::{info, warn};
 use vrrp::io::{RouterConfig, RouterSnapshot, Vrrp};
 
+use super::traces::Traces;
 use crate::{
     config::Config,
     dataplane::{
         self, ApplyError, AttachError, Dataplane, LoadError, Mode, PinError, RoleError, Roles,
     },
     failover::{GRACE, RoleWriter, Update, router_config},
-    neighbour::{self, Follower, Targets},
+    neighbour::{self, Follower, Resolver, Targets},
     reconcile::{Desired, Installed, TooMany, reconcile},
 };
 
-/// How long a start or an edit waits for the MAC addresses of new real servers.
-const RESOLVE_LIMIT: Duration = Duration::from_secs(1);
+/// How long a start or an edit waits for the MAC addresses of new real servers: a neighbour on the
+/// link answers within milliseconds.
+const RESOLVE_LIMIT: Duration = Duration::from_millis(300);
 /// How long a service that was forwarded is so yet when its VIP goes to another virtual router,
 /// which has to become active first.
 const HANDOVER: Duration = Duration::from_secs(10);
@@ -66,6 +68,8 @@ pub(super) struct Running {
     /// `None` once stopped.
     vrrp: Option<Vrrp>,
     role_updates: mpsc::Sender<Update>,
+    /// What a killed daemon put on the machine, until it is taken over or back.
+    left: Traces,
 }
 
 /// The kernel's side, and what this daemon knows to be in it.
@@ -80,19 +84,27 @@ pub(super) struct Datapath {
 impl Running {
     pub(super) async fn start(config: Config, state_dir: &Path) -> Result<Self, StartError> {
         let (role_writer, role_updates) = RoleWriter::new();
+        let left = Traces::load(state_dir);
         let nothing =
             Config { virtual_services: vec![], virtual_routers: vec![], ..config.clone() };
         let mut running = Self {
             config: nothing,
             state_dir: state_dir.to_owned(),
             datapath: None,
-            neighbours: Follower::start().map_err(StartError::Neighbours)?,
+            neighbours: Follower::start(left.real_servers.clone())
+                .map_err(StartError::Neighbours)?,
             vrrp: Some(Vrrp::start(vec![], Box::new(role_writer))?),
             role_updates,
+            left: left.clone(),
         };
-        match running.install(&config, RESOLVE_LIMIT).await {
+        running.resolve(&config).await;
+        match running.install(&config) {
             Ok(()) => {
                 running.config = config;
+                // Not before the virtual routers have found them, and gone on with theirs.
+                left.remove_vips_except(&Traces::of(&running.config)).await;
+                running.left = Traces::default();
+                running.remember(&Traces::of(&running.config));
                 Ok(running)
             }
             Err(error) => {
@@ -106,31 +118,40 @@ impl Running {
         }
     }
 
-    /// Makes `config` what runs, or leaves what ran.
-    pub(super) async fn apply(&mut self, config: Config) -> Result<(), StartError> {
-        if let Err(error) = self.install(&config, RESOLVE_LIMIT).await {
+    /// Asks for the MAC addresses that `config` will need. First, because a slot must not lead to a
+    /// real server that cannot be reached only because nobody has asked for it yet.
+    async fn resolve(&self, config: &Config) {
+        resolve(&self.resolver(), config).await;
+    }
+
+    pub(super) fn resolver(&self) -> Resolver {
+        self.neighbours.resolver()
+    }
+
+    /// Makes `config` what runs, or leaves what ran. Its neighbours should be resolved before.
+    pub(super) fn apply(&mut self, config: Config) -> Result<(), StartError> {
+        if let Err(error) = self.install(&config) {
             let before = self.config.clone();
-            if let Err(again) = self.install(&before, Duration::ZERO).await {
+            if let Err(again) = self.install(&before) {
                 warn!(error = %again, "the former configuration did not come back whole");
             }
             return Err(error);
         }
+        self.remember(&Traces::of(&config));
         self.config = config;
         Ok(())
     }
 
-    async fn install(&mut self, config: &Config, resolve: Duration) -> Result<(), StartError> {
+    fn install(&mut self, config: &Config) -> Result<(), StartError> {
         let routers: Vec<_> = config.virtual_routers.iter().map(router_config).collect();
         self.check(config, &routers)?;
+        self.remember(&Traces::of(config).and(&Traces::of(&self.config)).and(&self.left));
         if config.virtual_services.is_empty() {
             self.reconfigure_routers(routers)?;
             self.neighbours.set_targets(Targets::default());
             return self.remove_datapath();
         }
-        // MAC addresses first: a slot must not lead to a real server that cannot be reached only
-        // because nobody has asked for it yet.
-        let new = self.neighbours.set_targets(targets(config));
-        self.neighbours.settled(&new, resolve).await;
+        self.neighbours.set_targets(targets(config));
         let view = self.neighbours.view().borrow().clone();
         if self.datapath.is_none() {
             self.datapath = Some(Datapath::open(&self.state_dir, &self.role_updates)?);
@@ -147,6 +168,13 @@ impl Running {
         self.reconfigure_routers(routers)
     }
 
+    /// For the next daemon, should this one be killed. That it cannot is no reason not to go on.
+    fn remember(&self, traces: &Traces) {
+        if let Err(error) = traces.save(&self.state_dir) {
+            warn!(%error, "what a kill would leave behind was not written down");
+        }
+    }
+
     /// What can be refused is, before anything has changed.
     fn check(&self, config: &Config, routers: &[RouterConfig]) -> Result<(), StartError> {
         let vrrp = self.vrrp.as_ref().ok_or(StartError::Stopping)?;
@@ -155,7 +183,7 @@ impl Running {
             return Ok(());
         }
         for interface in &config.director.interfaces {
-            dataplane::check_interface(interface)?;
+            dataplane::find_interface(interface)?;
             let attached = self
                 .datapath
                 .as_ref()
@@ -190,12 +218,16 @@ impl Running {
         Ok(())
     }
 
-    /// Tells the datapath the MAC addresses that have changed.
+    /// Tells the datapath the MAC addresses that have changed, and attaches it to an interface that
+    /// was made anew.
     pub(super) fn refresh_neighbours(&mut self) -> Result<(), StartError> {
         let view = self.neighbours.view().borrow().clone();
-        match &mut self.datapath {
-            Some(datapath) => datapath.reconcile(&desired(&self.config, &view)),
-            None => Ok(()),
+        let Some(datapath) = &mut self.datapath else { return Ok(()) };
+        datapath.reconcile(&desired(&self.config, &view))?;
+        match datapath.attach(&self.config) {
+            // Its status says so; it may come back.
+            Err(StartError::Attach(AttachError::NoInterface(_))) => Ok(()),
+            result => result,
         }
     }
 
@@ -214,6 +246,9 @@ impl Running {
             warn!(error = %crate::error_chain(&error), "the datapath was not removed");
         }
         self.neighbours.stop().await;
+        if self.left == Traces::default() {
+            Traces::forget(&self.state_dir);
+        }
     }
 
     pub(super) fn config(&self) -> &Config {
@@ -274,9 +309,12 @@ impl Datapath {
     /// Attaches to the interfaces of the configuration and to no others.
     fn attach(&mut self, config: &Config) -> Result<(), StartError> {
         for interface in &config.director.interfaces {
-            if self.kernel.attached().contains_key(interface) {
+            let ifindex = dataplane::find_interface(interface)?;
+            if self.kernel.attached().get(interface).is_some_and(|it| it.ifindex == ifindex) {
                 continue;
             }
+            // The one of that name that it was on is gone.
+            let _ = self.kernel.detach(interface);
             let attached = self.kernel.attach(interface, config.director.xdp_mode)?;
             let (mode, adopted) = (attached.mode.name(), attached.adopted);
             match &attached.reason {
@@ -298,6 +336,13 @@ impl Datapath {
 /// found them in place, until a better one is.
 pub(super) fn holds_vips(router: &RouterSnapshot) -> bool {
     matches!(router.state, "active" | "resigning" | "resuming")
+}
+
+/// See [`Running::resolve`]; for a change that must not hold up those who only look.
+pub(super) async fn resolve(resolver: &Resolver, config: &Config) {
+    if !config.virtual_services.is_empty() {
+        resolver.resolve(&targets(config), RESOLVE_LIMIT).await;
+    }
 }
 
 fn targets(config: &Config) -> Targets {

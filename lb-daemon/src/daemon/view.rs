@@ -207,7 +207,9 @@ fn warnings(status: &Status, real_servers: &[RealServer]) -> Vec<String> {
         let problem = match server.neighbour {
             Neighbour::Ready => continue,
             Neighbour::Unresolved => "does not answer ARP, its flows are lost",
-            Neighbour::OffLink => "is on no link of [director] interfaces, which dr needs",
+            Neighbour::OffLink => {
+                "is on no link of [director] interfaces, which dr needs, or is this director"
+            }
         };
         warnings.push(format!("{}: real server {} {problem}", server.service, server.address));
     }

@@ -1,6 +1,8 @@
 //! Attaching the program to interfaces: native where the driver can, in place of a former
 //! daemon's program where there is one.
 
+use std::io;
+
 use aya::programs::{
     ProgramError, Xdp, XdpMode as Flag,
     links::{FdLink, PinnedLink},
@@ -53,19 +55,14 @@ impl Mode {
 /// The program on one interface.
 #[derive(Debug)]
 pub struct Attached {
+    /// An interface that is made anew has another.
+    pub ifindex: u32,
     pub mode: Mode,
     /// Why the mode is not native, where that was wished.
     pub reason: Option<String>,
     /// Whether a former daemon's program was replaced.
     pub adopted: bool,
-    link: Held,
-}
-
-#[derive(Debug)]
-enum Held {
-    /// By its pin; the program holds the link as well.
-    Pinned(XdpLinkId),
-    Unpinned(XdpLinkId),
+    link: XdpLinkId,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +78,11 @@ pub enum AttachError {
         #[source]
         source: ProgramError,
     },
+    #[error(
+        "another XDP program is on {0}: `ip link show {0}` has its number, \
+         `ip link set {0} xdp off` takes it off"
+    )]
+    Busy(String),
     #[error("attach to {0}: the kernel gave no BPF link, which Linux 5.9 and newer have")]
     NoLink(String),
     #[error(transparent)]
@@ -99,12 +101,9 @@ pub enum AttachError {
     },
 }
 
-/// Whether there is such an interface.
-pub fn check_interface(interface: &str) -> Result<(), AttachError> {
-    match if_nametoindex(interface) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(AttachError::NoInterface(interface.to_owned())),
-    }
+/// The index of an interface.
+pub fn find_interface(interface: &str) -> Result<u32, AttachError> {
+    if_nametoindex(interface).map_err(|_| AttachError::NoInterface(interface.to_owned()))
 }
 
 pub(super) fn attach(
@@ -113,9 +112,9 @@ pub(super) fn attach(
     wish: XdpMode,
     pins: Option<&Pins>,
 ) -> Result<Attached, AttachError> {
-    check_interface(interface)?;
+    let ifindex = find_interface(interface)?;
     if let Some(pins) = pins
-        && let Some(adopted) = adopt(program, interface, wish, pins)?
+        && let Some(adopted) = adopt(program, interface, ifindex, wish, pins)?
     {
         return Ok(adopted);
     }
@@ -127,7 +126,13 @@ pub(super) fn attach(
     let mut reason = None;
     for &mode in modes {
         match program.attach(interface, mode.flag()) {
-            Ok(id) => return hold(program, id, interface, mode, reason, pins),
+            Ok(id) => {
+                let link = hold(program, id, interface, mode, pins)?;
+                return Ok(Attached { ifindex, mode, reason, adopted: false, link });
+            }
+            Err(source) if is_busy(&source) => {
+                return Err(AttachError::Busy(interface.to_owned()));
+            }
             Err(source) if Some(&mode) != modes.last() => {
                 reason = Some(format!("native mode: {}", innermost(&source)));
             }
@@ -143,6 +148,7 @@ pub(super) fn attach(
 fn adopt(
     program: &mut Xdp,
     interface: &str,
+    ifindex: u32,
     wish: XdpMode,
     pins: &Pins,
 ) -> Result<Option<Attached>, AttachError> {
@@ -158,7 +164,7 @@ fn adopt(
             let reason = (mode == Mode::Generic && wish == XdpMode::Auto).then(|| {
                 "as the former lbd left it; restart after a stop to try native".to_owned()
             });
-            adopted = Some(Attached { mode, reason, adopted: true, link: Held::Pinned(id) });
+            adopted = Some(Attached { ifindex, mode, reason, adopted: true, link: id });
         } else {
             // Of an interface that is gone, or in a mode that is no longer wished.
             pins.unpin(interface, mode).map_err(AttachError::Pin)?;
@@ -167,27 +173,24 @@ fn adopt(
     Ok(adopted)
 }
 
+/// Pins a new link, so that it outlives the daemon.
 fn hold(
     program: &mut Xdp,
     id: XdpLinkId,
     interface: &str,
     mode: Mode,
-    reason: Option<String>,
     pins: Option<&Pins>,
-) -> Result<Attached, AttachError> {
-    let attached = |link| Attached { mode, reason, adopted: false, link };
-    let Some(pins) = pins else { return Ok(attached(Held::Unpinned(id))) };
+) -> Result<XdpLinkId, AttachError> {
+    let Some(pins) = pins else { return Ok(id) };
     let fault = |source| AttachError::Attach { interface: interface.to_owned(), mode, source };
-    let link = program.take_link(id).map_err(fault)?;
+    let no_link = |_| AttachError::NoLink(interface.to_owned());
     // aya falls back to netlink where the kernel refuses links, and says nothing.
-    let link = FdLink::try_from(link).map_err(|_| AttachError::NoLink(interface.to_owned()))?;
+    let link = FdLink::try_from(program.take_link(id).map_err(fault)?).map_err(no_link)?;
     let pinned = link
         .pin(pins.link(interface, mode))
         .map_err(|source| AttachError::PinLink { interface: interface.to_owned(), source })?;
-    let link = XdpLink::try_from(FdLink::from(pinned))
-        .map_err(|_| AttachError::NoLink(interface.to_owned()))?;
-    let id = program.attach_to_link(link).map_err(fault)?;
-    Ok(attached(Held::Pinned(id)))
+    let link = XdpLink::try_from(FdLink::from(pinned)).map_err(no_link)?;
+    program.attach_to_link(link).map_err(fault)
 }
 
 pub(super) fn detach(
@@ -196,16 +199,20 @@ pub(super) fn detach(
     attached: Attached,
     pins: Option<&Pins>,
 ) -> Result<(), AttachError> {
-    let id = match (attached.link, pins) {
-        (Held::Pinned(id), Some(pins)) => {
-            pins.unpin(interface, attached.mode).map_err(AttachError::Pin)?;
-            id
-        }
-        (Held::Pinned(id) | Held::Unpinned(id), _) => id,
-    };
+    if let Some(pins) = pins {
+        pins.unpin(interface, attached.mode).map_err(AttachError::Pin)?;
+    }
     program
-        .detach(id)
+        .detach(attached.link)
         .map_err(|source| AttachError::Detach { interface: interface.to_owned(), source })
+}
+
+fn is_busy(error: &ProgramError) -> bool {
+    if let ProgramError::SyscallError(error) = error {
+        error.io_error.kind() == io::ErrorKind::ResourceBusy
+    } else {
+        false
+    }
 }
 
 /// The last of a chain of causes: what the kernel said.

@@ -155,12 +155,14 @@ fn change(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Change> {
 }
 
 fn neighbour(message: &NeighbourMessage) -> Option<(u32, Ipv4Addr, Entry)> {
-    let (mut address, mut mac) = (None, None);
+    let (mut address, mut mac, mut managed) = (None, None, false);
     for attribute in &message.attributes {
         if let NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) = attribute {
             address = Some(*found);
         } else if let NeighbourAttribute::LinkLayerAddress(bytes) = attribute {
             mac = bytes.as_slice().try_into().ok();
+        } else if let NeighbourAttribute::ExtFlags(flags) = attribute {
+            managed = flags.contains(NeighbourExtFlags::Managed);
         }
     }
     // Stale is not wrong: the address was right when it was last needed, and the kernel checks it.
@@ -174,5 +176,5 @@ fn neighbour(message: &NeighbourMessage) -> Option<(u32, Ipv4Addr, Entry)> {
             | NeighbourState::Noarp
     );
     let fixed = matches!(message.header.state, NeighbourState::Permanent | NeighbourState::Noarp);
-    Some((message.header.ifindex, address?, Entry { mac: mac.filter(|_| usable), fixed }))
+    Some((message.header.ifindex, address?, Entry { mac: mac.filter(|_| usable), fixed, managed }))
 }

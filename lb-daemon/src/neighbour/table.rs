@@ -58,6 +58,8 @@ pub(super) struct Entry {
     pub(super) mac: Option<[u8; 6]>,
     /// Set by the administrator: nothing to resolve, and not ours to change.
     pub(super) fixed: bool,
+    /// Kept resolved by the kernel, because somebody asked for it.
+    pub(super) managed: bool,
 }
 
 #[derive(Debug)]
@@ -85,6 +87,15 @@ impl Table {
         let mut wanted = self.on_link(targets);
         wanted.retain(|target| !self.neighbours.get(target).is_some_and(|entry| entry.fixed));
         wanted
+    }
+
+    /// Those of `addresses` that are managed.
+    pub(super) fn managed(&self, addresses: &BTreeSet<Ipv4Addr>) -> BTreeSet<(u32, Ipv4Addr)> {
+        self.neighbours
+            .iter()
+            .filter(|((_, address), entry)| entry.managed && addresses.contains(address))
+            .map(|(&target, _)| target)
+            .collect()
     }
 
     pub(super) fn view(&self, targets: &Targets) -> View {
@@ -120,9 +131,9 @@ mod tests {
                 .into(),
             routes: [(address(11), 2), (address(12), 2), (address(13), 3)].into(),
             neighbours: [
-                ((2, address(11)), Entry { mac: Some([1; 6]), fixed: true }),
-                ((2, address(12)), Entry { mac: None, fixed: false }),
-                ((3, address(13)), Entry { mac: Some([3; 6]), fixed: false }),
+                ((2, address(11)), entry(Some([1; 6]), true)),
+                ((2, address(12)), entry(None, false)),
+                ((3, address(13)), entry(Some([3; 6]), false)),
             ]
             .into(),
         };
@@ -139,6 +150,10 @@ mod tests {
             [(2, address(12))].into(),
             "11 is the administrator's"
         );
+    }
+
+    fn entry(mac: Option<[u8; 6]>, fixed: bool) -> Entry {
+        Entry { mac, fixed, managed: false }
     }
 
     fn address(host: u8) -> Ipv4Addr {
