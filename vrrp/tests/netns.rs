@@ -223,6 +223,22 @@ fn neither_a_vip_deleted_by_hand_nor_an_interface_that_vanishes_ends_the_thread(
 }
 
 #[test]
+fn the_same_address_with_another_prefix_length_is_the_operators_and_stays() {
+    for (ours, theirs) in [(24, 32), (32, 24)] {
+        let lan = Lan::new();
+        // The kernel lists it first.
+        lan.ip("a", &format!("addr add 10.77.0.100/{theirs} dev e0"));
+        let vips = vec![Vip { prefix_len: ours, ..vip(100) }];
+        let a = lan.start("a", vec![RouterConfig { vips, ..router(150) }]).unwrap();
+        wait_until("a is active", || state(&a), |state| *state == "active");
+        let has = |prefix_len| lan.addresses("a").contains(&format!("10.77.0.100/{prefix_len} "));
+        assert!(has(ours) && has(theirs), "{}", lan.addresses("a"));
+        a.shutdown();
+        assert!(!has(ours) && has(theirs), "ours /{ours}: {}", lan.addresses("a"));
+    }
+}
+
+#[test]
 fn reconfiguring_touches_only_what_has_changed() {
     let lan = Lan::new();
     let other = || RouterConfig {

@@ -58,8 +58,7 @@ impl Addresses {
 
     /// Adds an address; one that is there already is fine.
     pub(super) fn add(&mut self, interface: u32, vip: Vip) -> Result<()> {
-        let mut message = message(interface, vip);
-        message.attributes.push(AddressAttribute::Address(vip.address.into()));
+        let message = message(interface, vip);
         let flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
         match self.request(RouteNetlinkMessage::NewAddress(message), flags, |_| {}) {
             Err(error) if is(&error, Errno::EEXIST) => Ok(()),
@@ -67,8 +66,8 @@ impl Addresses {
         }
     }
 
-    /// Removes an address, whatever the length of its prefix; one that is not there, or is gone with
-    /// its interface, is fine.
+    /// Removes an address; one that is not there, or is gone with its interface, is fine. The same
+    /// address with a prefix of another length stays: it is not ours.
     pub(super) fn remove(&mut self, interface: u32, vip: Vip) -> Result<()> {
         let message = message(interface, vip);
         let flags = NLM_F_REQUEST | NLM_F_ACK;
@@ -128,6 +127,8 @@ fn message(interface: u32, vip: Vip) -> AddressMessage {
     message.header.prefix_len = vip.prefix_len;
     message.header.index = interface;
     message.attributes.push(AddressAttribute::Local(vip.address.into()));
+    // Without it the kernel does not look at the length of the prefix when it removes an address.
+    message.attributes.push(AddressAttribute::Address(vip.address.into()));
     message
 }
 
