@@ -5,8 +5,10 @@
 
 mod address;
 mod announce;
+mod attachment;
 mod config;
 mod instance;
+mod interfaces;
 mod realtime;
 mod socket;
 mod thread;

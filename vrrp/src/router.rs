@@ -173,6 +173,11 @@ impl VirtualRouter {
         Self { params, state: State::Initialize, since: None, cause: Cause::New, transitions: 0 }
     }
 
+    /// Our advertisements come from another address from now on, which breaks ties.
+    pub fn set_primary(&mut self, primary: IpAddr) {
+        self.params.primary = primary;
+    }
+
     /// The state it is in.
     pub fn state(&self) -> State {
         self.state

@@ -2,12 +2,12 @@
 
 use std::{
     io::{Error, ErrorKind, Result},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
 };
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
@@ -20,6 +20,8 @@ use super::Vip;
 
 /// Larger than any datagram of a dump: the kernel fills at most 32 KiB.
 const BUFFER_LEN: usize = 64 * 1024;
+/// How often to ask for a list that is whole: one that changes while it is read is not.
+const LIST_ATTEMPTS: u32 = 3;
 
 /// A netlink socket for addresses.
 ///
@@ -38,8 +40,20 @@ impl Addresses {
         Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(BUFFER_LEN) })
     }
 
-    /// The IPv4 addresses of an interface, in the kernel's order.
-    pub(super) fn list(&mut self, interface: u32) -> Result<Vec<Vip>> {
+    /// The IPv4 addresses of all interfaces, with the index of the interface, in the kernel's order.
+    pub(super) fn list(&mut self) -> Result<Vec<(u32, Vip)>> {
+        let mut attempt = 1;
+        loop {
+            match self.list_once() {
+                Err(error) if error.kind() == ErrorKind::Interrupted && attempt < LIST_ATTEMPTS => {
+                    attempt += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn list_once(&mut self) -> Result<Vec<(u32, Vip)>> {
         let mut request = AddressMessage::default();
         request.header.family = AddressFamily::Inet;
         let mut found = Vec::new();
@@ -47,10 +61,7 @@ impl Addresses {
             RouteNetlinkMessage::GetAddress(request),
             NLM_F_REQUEST | NLM_F_DUMP,
             |message| {
-                // Older kernels send the addresses of all interfaces.
-                if message.header.index == interface {
-                    found.extend(local_address(&message));
-                }
+                found.extend(local_address(&message).map(|vip| (message.header.index, vip)));
             },
         )?;
         Ok(found)
@@ -94,6 +105,7 @@ impl Addresses {
         packet.serialize(&mut bytes);
         self.socket.send(&bytes, 0)?;
 
+        let mut changed_meanwhile = false;
         loop {
             self.buffer.clear();
             self.socket.recv(&mut self.buffer, 0)?;
@@ -106,6 +118,7 @@ impl Addresses {
                 if message.header.sequence_number != self.sequence {
                     continue;
                 }
+                changed_meanwhile |= message.header.flags & NLM_F_DUMP_INTR != 0;
                 let payload = message.payload;
                 if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(address)) =
                     payload
@@ -114,7 +127,12 @@ impl Addresses {
                 } else if let NetlinkPayload::Error(error) = payload {
                     return if error.code.is_some() { Err(error.to_io()) } else { Ok(()) };
                 } else if let NetlinkPayload::Done(_) = payload {
-                    return Ok(());
+                    let interrupted = "the addresses changed while they were listed";
+                    return if changed_meanwhile {
+                        Err(Error::new(ErrorKind::Interrupted, interrupted))
+                    } else {
+                        Ok(())
+                    };
                 }
             }
         }
@@ -144,9 +162,4 @@ fn local_address(message: &AddressMessage) -> Option<Vip> {
 
 fn is(error: &Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno as i32)
-}
-
-/// The first address that is none of `vips`: what a router's advertisements come from.
-pub(super) fn primary(addresses: &[Vip], vips: &[Ipv4Addr]) -> Option<Ipv4Addr> {
-    addresses.iter().map(|found| found.address).find(|address| !vips.contains(address))
 }

@@ -1,24 +1,17 @@
 //! Gratuitous ARP (RFC 5227 §3): tells the hosts and switches of the LAN where a VIP is now.
 
 use std::{
-    io::{Error, ErrorKind, Result},
+    io::{Error, Result},
     net::Ipv4Addr,
     os::fd::{AsRawFd, OwnedFd},
 };
 
 use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, PacketBuilder};
-use nix::{
-    ifaddrs::getifaddrs,
-    sys::socket::{
-        AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrStorage, sendto, socket,
-    },
-};
+use nix::sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, sendto, socket};
 
 const BROADCAST: [u8; 6] = [0xff; 6];
 /// The shortest Ethernet frame, without the checksum that the card adds.
 const MIN_FRAME_LEN: usize = 60;
-/// Hardware type of Ethernet (`ARPHRD_ETHER`).
-const ETHERNET: u16 = 1;
 
 /// Sends gratuitous ARP on one interface.
 pub(super) struct Announcer {
@@ -28,31 +21,12 @@ pub(super) struct Announcer {
 }
 
 impl Announcer {
-    /// Finds the interface's index and MAC address, which stay as they are now.
-    pub(super) fn open(interface: &str) -> Result<Self> {
-        // The one address of AF_PACKET that can be had without unsafe code is the kernel's own.
-        let link = getifaddrs()?
-            .filter(|found| found.interface_name == interface)
-            .find_map(|found| {
-                found.address.as_ref().and_then(SockaddrStorage::as_link_addr).copied()
-            })
-            .ok_or_else(|| Error::new(ErrorKind::NotFound, "no such interface"))?;
-        let mac = match link.addr() {
-            Some(mac) if link.hatype() == ETHERNET => mac,
-            _ => {
-                let found = format!("hardware type {}, expected 1 (Ethernet)", link.hatype());
-                return Err(Error::new(ErrorKind::Unsupported, found));
-            }
-        };
+    /// For the interface `link`, whose index and MAC address stay as they are now.
+    pub(super) fn open(link: LinkAddr, mac: [u8; 6]) -> Result<Self> {
         // No protocol: it sends only, and nothing is ever queued for it.
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
         Ok(Self { socket, link, mac })
-    }
-
-    /// Index of the interface.
-    pub(super) fn interface(&self) -> u32 {
-        u32::try_from(self.link.ifindex()).unwrap_or(0)
     }
 
     /// Sends one announcement of `vip`.

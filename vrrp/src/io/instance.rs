@@ -1,5 +1,7 @@
 //! One virtual router with its sockets: hands events to the state machine and carries out its actions.
 
+mod upkeep;
+
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
@@ -9,15 +11,13 @@ use std::{
 
 use tracing::{info, warn};
 
+use self::upkeep::Upkeep;
 use super::{
-    Observer, Role, RouterConfig, RouterSnapshot, StartError, Vip,
-    address::{self, Addresses},
-    announce::Announcer,
-    now,
-    socket::VrrpSocket,
+    Observer, Role, RouterConfig, RouterSnapshot, StartError, Vip, address::Addresses,
+    attachment::Attachment, interfaces::Interfaces, now,
 };
 use crate::{
-    filter::{Accepted, Filter, Subnet},
+    filter::Accepted,
     packet::{Advertisement, Interval},
     router::{Action, Cause, Event, Heard, Params, State, VirtualRouter},
 };
@@ -31,12 +31,9 @@ const BUFFER_LEN: usize = 2048;
 pub(super) struct Instance {
     config: RouterConfig,
     interval: Interval,
-    interface: u32,
-    primary: Ipv4Addr,
+    attachment: Attachment,
     machine: VirtualRouter,
-    filter: Filter,
-    socket: VrrpSocket,
-    announcer: Announcer,
+    upkeep: Upkeep,
     sent: u64,
     received: u64,
     other_vips: u64,
@@ -60,39 +57,24 @@ impl Instance {
     ) -> Result<Self, StartError> {
         let interval = Interval::from_duration(config.interval)
             .ok_or_else(|| config.error("advertisement interval out of range"))?;
-        let announcer =
-            Announcer::open(&config.interface).map_err(|error| config.error(error.to_string()))?;
-        let interface = announcer.interface();
-        let found = addresses
-            .list(interface)
+        let interfaces = Interfaces::read(addresses)
             .map_err(|error| config.error(format!("list the addresses: {error}")))?;
-        let primary = address::primary(&found, vips)
-            .ok_or_else(|| config.error("no IPv4 address other than VIPs, expected one"))?;
-        let socket = VrrpSocket::open(&config.interface, interface, primary)
-            .map_err(|error| config.error(format!("socket for IP protocol 112: {error}")))?;
+        let interface =
+            interfaces.find(&config.interface, vips).map_err(|fault| config.error(fault))?;
+        let attachment = Attachment::open(&config, interface, None)?;
         let machine = VirtualRouter::new(Params {
-            primary: primary.into(),
+            primary: attachment.primary.into(),
             priority: config.priority,
             interval: config.interval,
             preempt: config.preempt,
             preempt_delay: config.preempt_delay,
         });
-        let subnets = found
-            .iter()
-            .filter(|found| !vips.contains(&found.address))
-            .map(|found| Subnet { address: found.address, prefix_len: found.prefix_len })
-            .collect();
-        let advertised = config.vips.iter().map(|vip| vip.address).collect();
-        let filter = Filter { vrid: config.vrid, own: primary, subnets, vips: advertised };
         Ok(Self {
             config,
             interval,
-            interface,
-            primary,
+            attachment,
             machine,
-            filter,
-            socket,
-            announcer,
+            upkeep: Upkeep::default(),
             sent: 0,
             received: 0,
             other_vips: 0,
@@ -140,8 +122,8 @@ impl Instance {
     pub(super) fn receive(&mut self, world: &mut World) {
         let mut buffer = [0; BUFFER_LEN];
         for _ in 0..MAX_QUEUED {
-            let accepted = match self.socket.receive(&mut buffer) {
-                Ok(Some(packet)) => self.filter.accept(packet),
+            let accepted = match self.attachment.socket.receive(&mut buffer) {
+                Ok(Some(packet)) => self.attachment.filter.accept(packet),
                 Ok(None) => return,
                 // The link went down, say. The error is cleared by having been read, and comes before
                 // packets that have been queued since.
@@ -190,7 +172,10 @@ impl Instance {
         match action {
             Action::TakeVips => {
                 world.observer.role(&self.config.name, Role::Active);
-                self.set_vips(|interface, vip| world.addresses.add(interface, vip));
+                // Else the VIPs would be the first addresses there: see `keep_vips`.
+                if !self.upkeep.is_detached() {
+                    self.set_vips(|interface, vip| world.addresses.add(interface, vip));
+                }
             }
             Action::ReleaseVips => {
                 self.set_vips(|interface, vip| world.addresses.remove(interface, vip));
@@ -208,7 +193,7 @@ impl Instance {
     fn set_vips(&mut self, mut set: impl FnMut(u32, Vip) -> std::io::Result<()>) {
         let vips: Vec<_> = self.config.all_vips().collect();
         for vip in vips {
-            if let Err(error) = set(self.interface, vip) {
+            if let Err(error) = set(self.attachment.interface.index, vip) {
                 self.count("address-failed");
                 warn!(router = self.config.name, vip = %vip.address, %error, "cannot set VIP");
             }
@@ -218,7 +203,7 @@ impl Instance {
     fn announce(&mut self) {
         let vips: Vec<_> = self.config.all_vips().collect();
         for vip in vips {
-            if self.announcer.announce(vip.address).is_err() {
+            if self.attachment.announcer.announce(vip.address).is_err() {
                 self.count("announce-failed");
             }
         }
@@ -231,17 +216,27 @@ impl Instance {
             interval: self.interval,
             addresses: self.config.vips.iter().map(|vip| vip.address).collect(),
         };
-        match self.socket.send(&advertisement.encode(self.primary)) {
-            Ok(()) => self.sent += 1,
-            Err(_) => self.count("send-failed"),
+        let Attachment { socket, primary, .. } = &self.attachment;
+        match socket.send(&advertisement.encode(*primary)) {
+            Ok(()) => {
+                self.sent += 1;
+                self.upkeep.note_sent();
+            }
+            Err(error) => {
+                self.count("send-failed");
+                self.note_send_failed(&error);
+            }
         }
     }
 
     /// Whether a VIP is on the interface already. One is enough: who is active has been taking them
     /// all, and may have been killed on the way.
     fn finds_vips(&self, world: &mut World) -> bool {
-        world.addresses.list(self.interface).is_ok_and(|found| {
-            found.iter().any(|found| self.config.all_vips().any(|vip| vip.address == found.address))
+        world.addresses.list().is_ok_and(|found| {
+            found.iter().any(|(on, found)| {
+                *on == self.attachment.interface.index
+                    && self.config.all_vips().any(|vip| vip.address == found.address)
+            })
         })
     }
 
@@ -276,6 +271,6 @@ impl Instance {
 
 impl AsFd for Instance {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.attachment.socket.as_fd()
     }
 }

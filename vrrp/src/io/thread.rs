@@ -7,6 +7,7 @@ use std::{
     process,
     sync::mpsc::{Receiver, Sender, TryRecvError},
     thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -20,9 +21,13 @@ use super::{
     address::Addresses,
     config,
     instance::{Instance, World},
+    interfaces::Interfaces,
     now, realtime,
 };
 use crate::router::Event;
+
+/// How often to look at what others have done to the interfaces.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A request of [`super::Vrrp`], with where to answer.
 pub(super) enum Command {
@@ -40,6 +45,7 @@ pub(super) struct Thread {
     instances: Vec<Instance>,
     /// Shut down, some of them still resigning.
     leaving: Vec<Instance>,
+    upkeep_at: Instant,
     shutting_down: bool,
 }
 
@@ -55,6 +61,7 @@ impl Thread {
             world: World { addresses: Addresses::open()?, observer },
             instances: Vec::new(),
             leaving: Vec::new(),
+            upkeep_at: now(),
             shutting_down: false,
         })
     }
@@ -79,6 +86,11 @@ impl Thread {
                 }
             }
             self.replace();
+            // Last, so that no advertisement waits for it.
+            if self.upkeep_at <= woken_at {
+                self.upkeep_at = woken_at + UPKEEP_INTERVAL;
+                self.keep_up();
+            }
         }
     }
 
@@ -94,6 +106,7 @@ impl Thread {
             .collect();
         let timeout = routers()
             .filter_map(Instance::deadline)
+            .chain(self.takes_part().then_some(self.upkeep_at))
             .min()
             .map(|deadline| TimeSpec::from_duration(deadline.saturating_duration_since(now())));
         // Interrupted by a signal it returns early, which is harmless.
@@ -162,6 +175,21 @@ impl Thread {
             .flat_map(RouterConfig::all_vips)
             .map(|vip| vip.address)
             .collect()
+    }
+
+    fn takes_part(&self) -> bool {
+        self.instances.iter().chain(&self.leaving).any(|instance| !instance.is_out())
+    }
+
+    fn keep_up(&mut self) {
+        if !self.takes_part() {
+            return;
+        }
+        let vips = self.vips_of_all(&[]);
+        let interfaces = Interfaces::read(&mut self.world.addresses);
+        for instance in self.instances.iter_mut().chain(&mut self.leaving) {
+            instance.keep_up(&interfaces, &vips, &mut self.world);
+        }
     }
 
     fn dismiss(&mut self, instances: Vec<Instance>) {

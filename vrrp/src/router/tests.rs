@@ -49,6 +49,20 @@ fn who_holds_the_vips_and_does_not_preempt_listens_before_it_claims_them() {
 }
 
 #[test]
+fn a_tie_is_broken_by_the_primary_address_of_now() {
+    let t0 = start();
+    let mut router = router(100);
+    router.handle(t0, Event::Startup { holding: true });
+    router.set_primary([10, 77, 0, 9].into());
+    assert_eq!(router.active_router(), Some([10, 77, 0, 9].into()));
+    router.handle(t0 + MS, ad(100, "10.77.0.8", SECOND));
+    assert_eq!(router.state().name(), "active");
+    router.set_primary([10, 77, 0, 7].into());
+    router.handle(t0 + 2 * MS, ad(100, "10.77.0.8", SECOND));
+    assert_eq!(router.state().name(), "backup");
+}
+
+#[test]
 fn a_resuming_router_leaves_the_vips_to_whoever_is_active() {
     for priority in [1, 100, 255] {
         let t0 = start();
