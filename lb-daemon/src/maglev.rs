@@ -6,7 +6,10 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use lb_ebpf::{abi::EMPTY, hash::mix};
+use lb_ebpf::{
+    abi::EMPTY,
+    hash::{self, mix},
+};
 
 use crate::service::RealServer;
 
@@ -20,7 +23,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// `size` is a prime, or a real server's permutation would not reach every slot.
+    /// `size` is at least 1.
     pub fn new(real_servers: &[RealServer], size: u32) -> Self {
         let mut pool: Vec<_> =
             real_servers.iter().copied().filter(|server| server.weight > 0).collect();
@@ -58,35 +61,32 @@ impl Table {
     }
 }
 
-/// A real server's preferred order of the slots: `offset`, `offset + skip`, … modulo the size,
-/// which visits all of them as the size is prime.
-struct Permutation {
-    next: u32,
-    skip: u32,
-}
+/// A real server's preferred order of the slots: those of a pseudo-random sequence (SplitMix64,
+/// which reaches all of them) that its identity begins.
+///
+/// The paper steps from an offset by a constant. Two real servers with related steps then meet
+/// along their whole way, and removing one can move more than one per cent of the others' slots
+/// (1.26 % at worst in 4,000 pools of 100 with 65,537 slots); so, it was 0.67 % at worst.
+struct Preference(u64);
 
-impl Permutation {
-    fn new(address: Ipv4Addr, size: u32) -> Self {
-        let identity = u64::from(u32::from(address));
-        // Two independent hashes of the identity: the high bits tell them apart.
-        let (offset, skip) = (mix(identity | 1 << 32), mix(identity | 2 << 32));
-        Self { next: below(offset, size), skip: 1 + below(skip, size - 1) }
+impl Preference {
+    fn new(address: Ipv4Addr) -> Self {
+        Self(mix(u64::from(u32::from(address)) | 1 << 32))
     }
 
-    /// Takes the first free slot at or after the position.
-    fn take(&mut self, slots: &mut [u16], size: u32, index: u16) {
-        while slots[self.next as usize] != EMPTY {
-            self.next += self.skip;
-            if self.next >= size {
-                self.next -= size;
+    /// Takes the first slot of the order that is free. There must be one.
+    fn take(&mut self, slots: &mut [u16], index: u16) {
+        let size = u32::try_from(slots.len()).unwrap_or(u32::MAX);
+        loop {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            #[expect(clippy::cast_possible_truncation, reason = "32 bits are left")]
+            let slot = hash::slot((mix(self.0) >> 32) as u32, size) as usize;
+            if slots[slot] == EMPTY {
+                slots[slot] = index;
+                return;
             }
         }
-        slots[self.next as usize] = index;
     }
-}
-
-fn below(hash: u64, bound: u32) -> u32 {
-    u32::try_from(hash % u64::from(bound.max(1))).unwrap_or(0)
 }
 
 /// Real servers take slots in turns. After round `r`, counted from 1, a real server has had
@@ -104,8 +104,8 @@ fn fill(pool: &[RealServer], size: u32) -> Vec<u16> {
         ((2 * turn - 1) * u64::from(heaviest)).div_ceil(2 * u64::from(weight))
     };
 
-    let mut permutations: Vec<_> =
-        pool.iter().map(|server| Permutation::new(server.address, size)).collect();
+    let mut preferences: Vec<_> =
+        pool.iter().map(|server| Preference::new(server.address)).collect();
     let mut turns = vec![0_u64; pool.len()];
     // The heaviest takes a slot in every round, so there are at most `size` of them.
     let mut rounds = vec![(NONE, NONE); size as usize + 1];
@@ -140,7 +140,7 @@ fn fill(pool: &[RealServer], size: u32) -> Vec<u16> {
                 clippy::cast_possible_truncation,
                 reason = "a pool has at most 65,535 members"
             )]
-            permutations[index].take(&mut slots, size, index as u16);
+            preferences[index].take(&mut slots, index as u16);
             free -= 1;
             if free == 0 {
                 return slots;

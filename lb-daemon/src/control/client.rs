@@ -1,7 +1,8 @@
 //! `lbctl`'s side of the API.
 
 use std::{
-    io,
+    fs, io,
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -48,6 +49,8 @@ pub enum ClientError {
         socket.display()
     )]
     NobodyListens { socket: PathBuf },
+    #[error("{} is not a socket: name lbd's with --socket", socket.display())]
+    NotASocket { socket: PathBuf },
     #[error(
         "permission denied on {}: you are not in group lbd; try sudo",
         socket.display()
@@ -192,6 +195,8 @@ fn connect_error(socket: &Path, source: io::Error) -> ClientError {
     let kind = source.kind();
     if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&kind) {
         ClientError::NoSocket { socket }
+    } else if kind == io::ErrorKind::ConnectionRefused && !is_socket(&socket) {
+        ClientError::NotASocket { socket }
     } else if kind == io::ErrorKind::ConnectionRefused {
         ClientError::NobodyListens { socket }
     } else if kind == io::ErrorKind::PermissionDenied {
@@ -199,6 +204,10 @@ fn connect_error(socket: &Path, source: io::Error) -> ClientError {
     } else {
         ClientError::Connect { socket, source }
     }
+}
+
+fn is_socket(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.file_type().is_socket())
 }
 
 /// A name with characters that mean something in a path is unknown to the daemon, not a fault.

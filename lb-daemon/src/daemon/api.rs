@@ -2,7 +2,7 @@
 //! than the kernel takes.
 
 use std::{
-    fs,
+    fs, io,
     path::PathBuf,
     sync::{Arc, Mutex as Fact, PoisonError},
     time::Instant,
@@ -112,8 +112,11 @@ impl Control for Daemon {
         }
         let text = edit::apply(&found, &edit)?;
         let config = config::load(&self.file, &text)?;
-        file::replace(&self.file, &text)
-            .map_err(|error| failed(format!("write {file}: {error}")))?;
+        file::replace(&self.file, &text).map_err(|error| {
+            let mounted = error.kind() == io::ErrorKind::ResourceBusy;
+            let hint = if mounted { "; mount its folder instead, as edits replace it" } else { "" };
+            failed(format!("write {file}: {error}{hint}"))
+        })?;
         if let Err(refusal) = self.apply(config).await {
             return Err(match file::replace(&self.file, &found) {
                 Ok(()) => refusal,

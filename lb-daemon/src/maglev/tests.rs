@@ -17,7 +17,7 @@ fn removing_one_real_server_of_a_hundred_moves_few_other_slots() {
     let all = equal(100);
     let before = Table::new(&all, 65_537);
     for removed in 0..all.len() {
-        check_removal(&before, &all, removed, 10);
+        check_removal(&before, &all, removed);
     }
 }
 
@@ -43,8 +43,8 @@ fn a_table_without_real_servers_is_empty() {
 /// Both directors of a pair may run different releases during an upgrade.
 #[test]
 fn tables_never_change_between_releases() {
-    check(&[server(11, 1), server(12, 1), server(13, 1)], 65_537, "d20f3ff77aa5b710");
-    check(&[server(11, 1), server(12, 5), server(13, 100)], 1021, "72a2d7e6f6b4e869");
+    check(&[server(11, 1), server(12, 1), server(13, 1)], 65_537, "cbd2acc26f7992c6");
+    check(&[server(11, 1), server(12, 5), server(13, 100)], 1021, "d9d5731a15f6ef91");
     check(&[], 1021, "ee7a5499987defef");
 }
 
@@ -98,8 +98,7 @@ proptest! {
     fn removing_one_of_any_hundred_real_servers_moves_few_other_slots(
         (all, removed) in (any_equal(100), 0..100_usize)
     ) {
-        // About one in a thousand is a little above 1 %, as chance has it.
-        check_removal(&Table::new(&all, 65_537), &all, removed, 15);
+        check_removal(&Table::new(&all, 65_537), &all, removed);
     }
 }
 
@@ -111,9 +110,9 @@ fn check_equal_shares(servers: &[RealServer]) {
     assert!(*largest as f64 <= 1.03 * *smallest as f64, "{smallest} to {largest} slots");
 }
 
-/// `before` is the table of `all`; of the slots of others, `per_mille` may move.
+/// `before` is the table of `all`; of the slots of others, one in a hundred may move.
 #[track_caller]
-fn check_removal(before: &Table, all: &[RealServer], removed: usize, per_mille: usize) {
+fn check_removal(before: &Table, all: &[RealServer], removed: usize) {
     let mut rest = all.to_vec();
     let gone = rest.remove(removed).address;
     let after = Table::new(&rest, 65_537);
@@ -122,7 +121,7 @@ fn check_removal(before: &Table, all: &[RealServer], removed: usize, per_mille: 
         others += 1;
         moved += usize::from(was != is);
     }
-    assert!(moved * 1000 <= others * per_mille, "without {gone}: {moved} of {others} slots moved");
+    assert!(moved * 100 <= others, "without {gone}: {moved} of {others} slots moved");
 }
 
 #[track_caller]

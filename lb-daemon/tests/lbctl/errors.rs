@@ -25,6 +25,12 @@ fn without_a_daemon_lbctl_says_how_to_start_it() {
     let stale =
         format!("lbctl: lbd is not running (nobody listens on {}): {how}\n", socket.display());
     assert_eq!((code, message), (1, stale));
+
+    let file = folder.path().join("lbd.toml");
+    fs::write(&file, "").unwrap();
+    let (code, message) = failure(lbctl(&file, &["status"]));
+    let want = format!("lbctl: {} is not a socket: name lbd's with --socket\n", file.display());
+    assert_eq!((code, message), (1, want));
 }
 
 #[test]
@@ -37,9 +43,11 @@ fn the_option_for_the_socket_goes_before_the_environment() {
 #[test]
 fn a_socket_that_one_may_not_open_names_the_group() {
     let fake = Fake::start();
-    // Where the user nobody can execute it.
+    // Where the user nobody can execute it. Not by `fs::copy`: a child that another test forks
+    // meanwhile would hold the file open for writing, and it could not be executed.
     let binary = fake.folder().join("lbctl");
-    fs::copy(env!("CARGO_BIN_EXE_lbctl"), &binary).unwrap();
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_lbctl")).arg(&binary).status();
+    assert!(copied.unwrap().success());
     let mut command = Command::new(&binary);
     command.args(["status"]).env("LBD_SOCKET", &fake.socket);
     if Uid::effective().is_root() {
