@@ -79,7 +79,6 @@ impl Preference {
         let size = u32::try_from(slots.len()).unwrap_or(u32::MAX);
         loop {
             self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            #[expect(clippy::cast_possible_truncation, reason = "32 bits are left")]
             let slot = hash::slot((mix(self.0) >> 32) as u32, size) as usize;
             if slots[slot] == EMPTY {
                 slots[slot] = index;

@@ -83,6 +83,64 @@ fn a_daemon_without_services_removes_the_datapath_of_a_killed_one() {
     assert!(now.programs.is_empty() && now.mounts.is_empty(), "{now:?}");
 }
 
+#[test]
+fn what_a_killed_daemon_left_and_nobody_wants_any_more_is_taken_back() {
+    let lab = Lab::new().unwrap();
+    let mut director = Director::start_alone(&lab).unwrap();
+    let before = {
+        // As the lab made the machine: nothing of lbd's.
+        director.terminate().unwrap();
+        director.wait_exit(READY_LIMIT).unwrap();
+        director.footprint().unwrap()
+    };
+    director.start().unwrap();
+    director.wait_ready("active", READY_LIMIT).unwrap();
+    kill(&mut director);
+
+    let text = fs::read_to_string(director.config_file()).unwrap();
+    let text = text.replace("10.77.0.100", "10.77.0.101").replace("10.77.0.13\"", "10.77.0.12\"");
+    let (one_less, _) = text.rsplit_once("[[virtual-service.real-server]]").unwrap();
+    fs::write(director.config_file(), one_less).unwrap();
+    director.start().unwrap();
+    director.wait_ready("active", READY_LIMIT).unwrap();
+    wait_for("the leftovers to be gone", READY_LIMIT, || {
+        let now = director.footprint()?;
+        let left = now.addresses.iter().chain(&now.managed_neighbours);
+        let left: Vec<_> = left
+            .filter(|line| line.contains("10.77.0.100/") || line.contains("10.77.0.13 "))
+            .collect();
+        Ok(if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) })
+    })
+    .unwrap();
+
+    director.terminate().unwrap();
+    director.wait_exit(READY_LIMIT).unwrap();
+    assert_eq!(director.footprint().unwrap(), before);
+}
+
+#[test]
+fn what_the_administrator_has_set_is_used_and_stays() {
+    let lab = Lab::new().unwrap();
+    let host = &lab.directors[0];
+    let static_neighbour =
+        format!("10.77.0.11 lladdr {} dev eth0 nud permanent", lab.real_servers[0].mac());
+    host.netns.ip(&format!("neigh replace {static_neighbour}")).unwrap();
+    host.netns.ip("addr add 10.77.0.100/32 dev eth0").unwrap();
+    let mut director = Director::start_alone(&lab).unwrap();
+    assert_eq!(director.footprint().unwrap().managed_neighbours.len(), 2, "the other two");
+
+    director.terminate().unwrap();
+    director.wait_exit(READY_LIMIT).unwrap();
+    let shown = |args: &[&str]| {
+        let mut ip = std::process::Command::new("ip");
+        String::from_utf8(host.netns.run(ip.args(args)).unwrap().stdout).unwrap()
+    };
+    assert!(shown(&["neigh", "show"]).contains("PERMANENT"), "{}", shown(&["neigh", "show"]));
+    let addresses = shown(&["-o", "addr", "show", "dev", "eth0"]);
+    assert!(addresses.contains("10.77.0.100/32"), "{addresses}");
+    assert!(!addresses.contains("10.77.0.100/24"), "{addresses}");
+}
+
 fn kill(director: &mut Director<'_>) {
     director.kill().unwrap();
     director.wait_exit(READY_LIMIT).unwrap();

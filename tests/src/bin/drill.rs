@@ -1,7 +1,7 @@
 //! The failover drill: see `tests::drill`.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -53,7 +53,8 @@ fn main() -> ExitCode {
     match hold(arguments) {
         Ok(Verdict::Pass) => ExitCode::SUCCESS,
         Ok(Verdict::Fail) => ExitCode::from(1),
-        Err(error) if error.is::<Interrupted>() => {
+        // A tool that Ctrl-C ended before it could answer is an interruption as well.
+        Err(error) if error.is::<Interrupted>() || interrupt::check().is_err() => {
             eprintln!("drill: interrupted; everything is cleaned up");
             ExitCode::from(130)
         }
@@ -67,6 +68,11 @@ fn main() -> ExitCode {
 fn hold(arguments: Arguments) -> anyhow::Result<Verdict> {
     interrupt::catch()?;
     let to_stdout = arguments.json.as_deref() == Some(Path::new("-"));
+    if let Some(file) = arguments.json.as_deref().filter(|_| !to_stdout) {
+        // Now, not after a minute's drill.
+        let open = File::options().create(true).append(true).open(file);
+        open.with_context(|| format!("write {}", file.display()))?;
+    }
     let (out, style): (Box<dyn Write>, Style) = if to_stdout {
         (Box::new(io::stderr()), Style::of(&io::stderr()))
     } else {
