@@ -228,12 +228,18 @@ fn warnings(status: &Status, real_servers: &[RealServer]) -> Vec<String> {
     warnings
 }
 
-/// What a counter of the virtual router means to its operator; `None`: nothing.
+/// What a counter of the virtual router means to its operator; `None`: nothing to act on.
 fn discard_warning(reason: &str) -> Option<String> {
     Some(match reason {
-        // Other virtual routers on the same link, and our own multicast come back.
-        "vrid" | "own-address" => return None,
-        "send-failed" | "receive-failed" | "announce-failed" | "address-failed" => {
+        // Other virtual routers on the same link, our own multicast that came back, and what was
+        // put right already.
+        "vrid" | "own-address" | "vip-restored" | "interface-reopened" => return None,
+        "send-failed"
+        | "receive-failed"
+        | "announce-failed"
+        | "address-failed"
+        | "interface-unusable"
+        | "interfaces-unreadable" => {
             format!("times {reason}: see the log, and whether the link is up")
         }
         reason => format!(
