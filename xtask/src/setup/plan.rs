@@ -22,7 +22,6 @@ pub(super) const LAB: [Package; 8] = [
         program: "ethtool",
         why: "offloads that native XDP on veth cannot have",
     },
-    Package { name: "tcpdump", program: "tcpdump", why: "captures of the lab's links" },
     Package { name: "tshark", program: "tshark", why: "a second opinion on every packet we send" },
     Package { name: "nginx-light", program: "nginx", why: "a real server that is not ours" },
     Package {
@@ -166,7 +165,7 @@ mod tests {
             [
                 "rust-src",
                 "package lists",
-                "llvm-22-dev iproute2 util-linux procps ethtool tcpdump tshark nginx-light keepalived",
+                "llvm-22-dev iproute2 util-linux procps ethtool tshark nginx-light keepalived",
                 "bpf-linker"
             ]
         );

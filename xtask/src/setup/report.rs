@@ -172,7 +172,7 @@ mod tests {
             commands(&steps, &host(System::Debian)),
             "  rustup component add rust-src\n\
              \x20 sudo apt-get update\n\
-             \x20 sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ethtool tcpdump\n\
+             \x20 sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ethtool tshark\n\
              \x20 LLVM_PREFIX=/usr/lib/llvm-22 cargo install bpf-linker --version 0.13.0 --locked --force \
              --no-default-features --features llvm-22\n"
         );
