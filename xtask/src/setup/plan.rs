@@ -13,7 +13,7 @@ pub(super) struct Package {
 }
 
 /// What the lab starts.
-pub(super) const LAB: [Package; 8] = [
+pub(super) const LAB: [Package; 7] = [
     Package { name: "iproute2", program: "ip", why: "network namespaces and links of the lab" },
     Package { name: "util-linux", program: "nsenter", why: "programs inside of a namespace" },
     Package { name: "procps", program: "sysctl", why: "kernel settings of the lab's real servers" },
