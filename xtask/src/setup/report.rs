@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_person_elsewhere_gets_the_programs_names() {
-        let steps = [Step::Packages(vec![LAB[6], LAB[3]]), Step::Linker];
+        let steps = [Step::Packages(vec![LAB[5], LAB[3]]), Step::Linker];
         assert_eq!(
             commands(&steps, &host(System::Other("Fedora".into()))),
             "  # with your package manager: nginx (nginx-light), ethtool\n\
