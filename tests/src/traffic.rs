@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
     sync::watch,
@@ -21,8 +21,9 @@ use tokio::{
 
 use crate::{
     connection::{Failure, Finished, Plan, Progress, carry, open},
+    director::READY_LIMIT,
     interrupt::wait_for,
-    lab::Host,
+    lab::{Host, Lab, TARGET},
     report::{Connections, NewConnections},
 };
 
@@ -72,6 +73,20 @@ struct Shared {
     refused: Mutex<Option<String>>,
 }
 
+impl LoadReport {
+    /// For tests: whether every connection, old and new, has lived to its end.
+    pub fn ensure_unbroken(&self) -> anyhow::Result<()> {
+        let Self { connections, new_connections, .. } = self;
+        ensure!(
+            connections.opened > 0
+                && connections.survived == connections.opened
+                && new_connections.succeeded == new_connections.attempted,
+            "connections were broken: {self:?}"
+        );
+        Ok(())
+    }
+}
+
 impl Load {
     /// Starts `connections` long-lived connections from `client` to `target`.
     pub fn start(client: &Host, target: SocketAddrV4, connections: usize) -> anyhow::Result<Self> {
@@ -102,6 +117,22 @@ impl Load {
             let moving = self.moving_since(&Mark(vec![0; self.shared.progress.len()]));
             let all = self.shared.progress.len();
             Ok(if moving == all { Ok(()) } else { Err(format!("{moving} of {all} carry data")) })
+        })
+    }
+
+    /// For tests: a load from the lab's client to its VIP, established when this returns.
+    pub fn established(lab: &Lab, connections: usize) -> anyhow::Result<Self> {
+        let load = Self::start(&lab.client, TARGET, connections)?;
+        load.wait_established(READY_LIMIT)?;
+        Ok(load)
+    }
+
+    /// For tests: waits until every connection has had something confirmed after `mark`.
+    pub fn wait_all_moving(&self, mark: &Mark) -> anyhow::Result<()> {
+        let all = self.shared.progress.len();
+        wait_for("all connections to move", READY_LIMIT, || {
+            let moving = self.moving_since(mark);
+            Ok(if moving == all { Ok(()) } else { Err(format!("{moving} of {all} do")) })
         })
     }
 

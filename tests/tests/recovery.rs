@@ -7,7 +7,7 @@ use std::fs;
 use tests::{
     director::{Attachment, Director, READY_LIMIT},
     interrupt::wait_for,
-    lab::{Lab, PORT, TARGET},
+    lab::{Lab, PORT},
     real_server::RealServer,
     traffic::Load,
 };
@@ -19,21 +19,21 @@ fn the_datapath_of_a_killed_daemon_forwards_on_and_the_next_one_adopts_it() {
     let lab = Lab::new().unwrap();
     let _servers = RealServer::start_all(&lab, PORT).unwrap();
     let mut director = Director::start_alone(&lab).unwrap();
-    let load = established_load(&lab);
+    let load = Load::established(&lab, CONNECTIONS).unwrap();
     let former = director.attachment().unwrap();
     let verdicts = director.status().unwrap().verdicts;
 
     kill(&mut director);
-    wait_until_all_move(&load);
+    load.wait_all_moving(&load.mark()).unwrap();
     assert_eq!(director.attachment().unwrap(), former, "it stays as it was");
 
     director.start().unwrap();
     let status = director.wait_ready("active", READY_LIMIT).unwrap();
-    wait_until_all_move(&load);
+    load.wait_all_moving(&load.mark()).unwrap();
     assert_adopted(&director, former);
     assert!(status.verdicts["forwarded"] > verdicts["forwarded"], "the same maps: {status:?}");
     assert_eq!(status.verdicts["not-active"], verdicts["not-active"], "without a gap");
-    assert_everything_arrived(load);
+    load.finish().unwrap().ensure_unbroken().unwrap();
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn a_start_that_fails_leaves_the_datapath_of_a_killed_daemon_to_the_next_one() {
     let lab = Lab::new().unwrap();
     let _servers = RealServer::start_all(&lab, PORT).unwrap();
     let mut director = Director::start_alone(&lab).unwrap();
-    let load = established_load(&lab);
+    let load = Load::established(&lab, CONNECTIONS).unwrap();
     let former = director.attachment().unwrap();
     let good = fs::read_to_string(director.config_file()).unwrap();
     kill(&mut director);
@@ -54,14 +54,14 @@ fn a_start_that_fails_leaves_the_datapath_of_a_killed_daemon_to_the_next_one() {
     assert_eq!(exit.code(), Some(1), "{}", director.diagnosis());
     assert!(director.diagnosis().contains("eth9"), "{}", director.diagnosis());
     assert_eq!(director.attachment().unwrap().link, former.link);
-    wait_until_all_move(&load);
+    load.wait_all_moving(&load.mark()).unwrap();
 
     fs::write(director.config_file(), good).unwrap();
     director.start().unwrap();
     director.wait_ready("active", READY_LIMIT).unwrap();
-    wait_until_all_move(&load);
+    load.wait_all_moving(&load.mark()).unwrap();
     assert_adopted(&director, former);
-    assert_everything_arrived(load);
+    load.finish().unwrap().ensure_unbroken().unwrap();
 }
 
 #[test]
@@ -152,27 +152,4 @@ fn assert_adopted(director: &Director<'_>, former: Attachment) {
     let now = director.attachment().unwrap();
     assert_eq!(now.link, former.link);
     assert_ne!(now.program, former.program);
-}
-
-fn established_load(lab: &Lab) -> Load {
-    let load = Load::start(&lab.client, TARGET, CONNECTIONS).unwrap();
-    load.wait_established(READY_LIMIT).unwrap();
-    load
-}
-
-#[track_caller]
-fn wait_until_all_move(load: &Load) {
-    let mark = load.mark();
-    wait_for("all connections to move", READY_LIMIT, || {
-        let moving = load.moving_since(&mark);
-        Ok(if moving == CONNECTIONS { Ok(()) } else { Err(format!("{moving} do")) })
-    })
-    .unwrap();
-}
-
-#[track_caller]
-fn assert_everything_arrived(load: Load) {
-    let report = load.finish().unwrap();
-    assert_eq!(report.connections.survived, CONNECTIONS as u64, "{report:?}");
-    assert_eq!(report.new_connections.succeeded, report.new_connections.attempted, "{report:?}");
 }
