@@ -102,7 +102,7 @@ pub fn reconcile(
     for service in &desired.services {
         kept.insert(plan.service(service, desired, &indexes)?);
     }
-    plan.delete_all_but(&kept, installed);
+    plan.delete_all_but(&kept);
     plan.free_real_servers(&indexes);
     Ok((plan.ops, plan.next))
 }
@@ -290,23 +290,17 @@ impl Plan {
         self.tables.take(MAX_TABLES).ok_or(TooMany { what: "Maglev tables", limit: MAX_TABLES })
     }
 
-    fn delete_all_but(&mut self, kept: &BTreeSet<ServiceKey>, installed: &Installed) {
-        for (&key, service) in &installed.services {
-            if !kept.contains(&key) {
-                self.ops.push(MapOp::DeleteService { key });
-                self.ops.push(MapOp::DeleteTable { table: service.value.table });
-                self.next.services.remove(&key);
-            }
+    fn delete_all_but(&mut self, kept: &BTreeSet<ServiceKey>) {
+        for (key, service) in self.next.services.extract_if(.., |key, _| !kept.contains(key)) {
+            self.ops.push(MapOp::DeleteService { key });
+            self.ops.push(MapOp::DeleteTable { table: service.value.table });
         }
     }
 
     fn free_real_servers(&mut self, indexes: &BTreeMap<Ipv4Addr, u16>) {
         let used: BTreeSet<u16> = indexes.values().copied().collect();
-        let free: Vec<u16> =
-            self.next.real_servers.keys().copied().filter(|index| !used.contains(index)).collect();
-        for index in free {
+        for (index, _) in self.next.real_servers.extract_if(.., |index, _| !used.contains(index)) {
             self.ops.push(MapOp::FreeRealServer { index });
-            self.next.real_servers.remove(&index);
         }
     }
 }
