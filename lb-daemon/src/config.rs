@@ -3,7 +3,7 @@
 //! [`load`] is the only way to obtain a [`Config`], so the rest of the daemon never meets an
 //! unchecked one. It reports every fault it finds, each with its place in the file.
 
-use std::{fmt, net::Ipv4Addr, num::NonZeroU8, path::Path, time::Duration};
+use std::{collections::BTreeSet, fmt, net::Ipv4Addr, num::NonZeroU8, path::Path, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +61,21 @@ pub struct VirtualRouter {
     pub vips: Vec<Vip>,
     /// Follow the state as `vips` do, but are not advertised.
     pub more_vips: Vec<Vip>,
+}
+
+impl Config {
+    /// The real servers of all virtual services.
+    pub fn real_server_addresses(&self) -> BTreeSet<Ipv4Addr> {
+        let services = self.virtual_services.iter();
+        services.flat_map(|service| service.real_servers.iter().map(|it| it.address)).collect()
+    }
+}
+
+impl VirtualRouter {
+    /// The VIPs that follow its state, advertised or not.
+    pub fn all_vips(&self) -> impl Iterator<Item = Vip> + '_ {
+        self.vips.iter().chain(&self.more_vips).copied()
+    }
 }
 
 /// An address with the prefix length it is added with.

@@ -177,11 +177,22 @@ impl Dataplane {
     }
 
     /// Attaches the program to an interface, or replaces the one that a former daemon left there.
-    pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<&Attached, AttachError> {
+    /// `None`: it is attached already.
+    pub fn attach(
+        &mut self,
+        interface: &str,
+        mode: XdpMode,
+    ) -> Result<Option<&Attached>, AttachError> {
+        let ifindex = find_interface(interface)?;
+        if self.links.get(interface).is_some_and(|attached| attached.ifindex == ifindex) {
+            return Ok(None);
+        }
+        // The one of that name that it was on is gone.
+        let _ = self.detach(interface);
         let program = program(&mut self.ebpf).map_err(AttachError::Load)?;
-        let attached = attach::attach(program, interface, mode, self.pins.as_ref())?;
+        let attached = attach::attach(program, interface, ifindex, mode, self.pins.as_ref())?;
         self.links.insert(interface.to_owned(), attached);
-        Ok(&self.links[interface])
+        Ok(self.links.get(interface))
     }
 
     /// Takes the program off an interface.

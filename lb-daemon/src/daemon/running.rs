@@ -97,7 +97,7 @@ impl Running {
             role_updates,
             left: left.clone(),
         };
-        running.resolve(&config).await;
+        resolve(&running.resolver(), &config).await;
         match running.install(&config) {
             Ok(()) => {
                 running.config = config;
@@ -116,12 +116,6 @@ impl Running {
                 Err(error)
             }
         }
-    }
-
-    /// Asks for the MAC addresses that `config` will need. First, because a slot must not lead to a
-    /// real server that cannot be reached only because nobody has asked for it yet.
-    async fn resolve(&self, config: &Config) {
-        resolve(&self.resolver(), config).await;
     }
 
     pub(super) fn resolver(&self) -> Resolver {
@@ -164,6 +158,7 @@ impl Running {
                 let _ = self.role_updates.send(Update::Indexes(indexes));
             }
             datapath.attach(config)?;
+            datapath.kernel.detach_all_but(&config.director.interfaces)?;
         }
         self.reconfigure_routers(routers)
     }
@@ -306,16 +301,12 @@ impl Datapath {
         Ok(())
     }
 
-    /// Attaches to the interfaces of the configuration and to no others.
+    /// Attaches to those interfaces of the configuration that it is not attached to.
     fn attach(&mut self, config: &Config) -> Result<(), StartError> {
         for interface in &config.director.interfaces {
-            let ifindex = dataplane::find_interface(interface)?;
-            if self.kernel.attached().get(interface).is_some_and(|it| it.ifindex == ifindex) {
+            let Some(attached) = self.kernel.attach(interface, config.director.xdp_mode)? else {
                 continue;
-            }
-            // The one of that name that it was on is gone.
-            let _ = self.kernel.detach(interface);
-            let attached = self.kernel.attach(interface, config.director.xdp_mode)?;
+            };
             let (mode, adopted) = (attached.mode.name(), attached.adopted);
             match &attached.reason {
                 None => info!(interface, mode, adopted, "attached the XDP program"),
@@ -327,7 +318,6 @@ impl Datapath {
                 }
             }
         }
-        self.kernel.detach_all_but(&config.director.interfaces)?;
         Ok(())
     }
 }
@@ -338,7 +328,9 @@ pub(super) fn holds_vips(router: &RouterSnapshot) -> bool {
     matches!(router.state, "active" | "resigning" | "resuming")
 }
 
-/// See [`Running::resolve`]; for a change that must not hold up those who only look.
+/// Asks for the MAC addresses that `config` will need. Before it is installed, because a slot must
+/// not lead to a real server that cannot be reached only because nobody has asked for it yet; and
+/// not under a lock, because that would hold up those who only look.
 pub(super) async fn resolve(resolver: &Resolver, config: &Config) {
     if !config.virtual_services.is_empty() {
         resolver.resolve(&targets(config), RESOLVE_LIMIT).await;
@@ -346,22 +338,17 @@ pub(super) async fn resolve(resolver: &Resolver, config: &Config) {
 }
 
 fn targets(config: &Config) -> Targets {
-    let addresses = config
-        .virtual_services
-        .iter()
-        .flat_map(|service| service.real_servers.iter().map(|server| server.address))
-        .collect();
-    Targets { addresses, interfaces: config.director.interfaces.iter().cloned().collect() }
+    Targets {
+        addresses: config.real_server_addresses(),
+        interfaces: config.director.interfaces.iter().cloned().collect(),
+    }
 }
 
 fn desired(config: &Config, view: &neighbour::View) -> Desired {
     let routers: BTreeMap<Ipv4Addr, String> = config
         .virtual_routers
         .iter()
-        .flat_map(|router| {
-            let vips = router.vips.iter().chain(&router.more_vips);
-            vips.map(|vip| (vip.address, router.name.clone()))
-        })
+        .flat_map(|router| router.all_vips().map(|vip| (vip.address, router.name.clone())))
         .collect();
     Desired {
         services: config.virtual_services.clone(),

@@ -13,7 +13,7 @@ use nix::net::if_::if_nametoindex;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use crate::config::{Config, VirtualRouter};
+use crate::config::{Config, Vip, VirtualRouter};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Traces {
@@ -33,20 +33,16 @@ impl Traces {
     /// What runs of this configuration can leave.
     pub(super) fn of(config: &Config) -> Self {
         let vips = |router: &VirtualRouter| {
-            let interface = router.interface.clone();
-            let vips: Vec<_> = router.vips.iter().chain(&router.more_vips).copied().collect();
-            vips.into_iter().map(move |vip| HeldVip {
-                interface: interface.clone(),
+            let held = |vip: Vip| HeldVip {
+                interface: router.interface.clone(),
                 address: vip.address,
                 prefix_len: vip.prefix_len,
-            })
+            };
+            router.all_vips().map(held).collect::<Vec<_>>()
         };
-        let services = config.virtual_services.iter();
         Self {
             vips: config.virtual_routers.iter().flat_map(vips).collect(),
-            real_servers: services
-                .flat_map(|service| service.real_servers.iter().map(|server| server.address))
-                .collect(),
+            real_servers: config.real_server_addresses(),
         }
     }
 

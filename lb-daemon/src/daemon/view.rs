@@ -81,9 +81,11 @@ fn services_with(running: &Running, routers: &[RouterSnapshot]) -> Vec<Service> 
 
 fn forwards(service: &VirtualService, running: &Running, routers: &[RouterSnapshot]) -> Forwards {
     let vip = *service.address.ip();
-    let router = running.config().virtual_routers.iter().find(|router| {
-        router.vips.iter().chain(&router.more_vips).any(|candidate| candidate.address == vip)
-    });
+    let router = running
+        .config()
+        .virtual_routers
+        .iter()
+        .find(|router| router.all_vips().any(|candidate| candidate.address == vip));
     let active = router.is_none_or(|router| {
         routers.iter().any(|snapshot| snapshot.name == router.name && holds_vips(snapshot))
     });
@@ -102,7 +104,7 @@ pub(super) fn real_servers(running: &Running, service: Option<&str>) -> Vec<Real
     services
         .filter(|candidate| service.is_none_or(|name| candidate.name == name))
         .flat_map(|service| {
-            let shares = table(running, service).map(|table| table.shares.clone());
+            let shares = table(running, service).map(|table| &table.shares);
             let neighbours = &neighbours;
             service.real_servers.iter().map(move |server| {
                 let (neighbour, mac, interface) = match neighbours.get(&server.address) {
@@ -121,7 +123,6 @@ pub(super) fn real_servers(running: &Running, service: Option<&str>) -> Vec<Real
                     address: server.address,
                     weight: server.weight,
                     share: shares
-                        .as_ref()
                         .and_then(|shares| shares.get(&server.address).copied())
                         .unwrap_or(0.0),
                     neighbour,

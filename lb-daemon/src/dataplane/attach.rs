@@ -109,10 +109,10 @@ pub fn find_interface(interface: &str) -> Result<u32, AttachError> {
 pub(super) fn attach(
     program: &mut Xdp,
     interface: &str,
+    ifindex: u32,
     wish: XdpMode,
     pins: Option<&Pins>,
 ) -> Result<Attached, AttachError> {
-    let ifindex = find_interface(interface)?;
     if let Some(pins) = pins
         && let Some(adopted) = adopt(program, interface, ifindex, wish, pins)?
     {
