@@ -4,27 +4,60 @@
 //! are the machine's own. A change of any type here is a change of [`LAYOUT`].
 
 /// Version of the maps' layout; the daemon keeps the pins of each version apart.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
-/// Most virtual services that a director can hold.
+/// Most virtual services that a director can hold; the maps are made as large as is configured.
 pub const MAX_SERVICES: usize = 16_384;
 /// Most Maglev tables; twice the services, so that every new one stands beside the old.
 pub const MAX_TABLES: usize = 2 * MAX_SERVICES;
-/// Most real servers. One less than [`Cell`]'s integers can name, as [`EMPTY`] names none.
-pub const MAX_REAL_SERVERS: usize = 65_535;
+/// Most real servers: as many as a [`Slot`] can name beside [`EMPTY`].
+pub const MAX_REAL_SERVERS: usize = INDEX as usize;
 /// Most virtual routers, and [`ALWAYS`] beside them.
 pub const MAX_ROLES: usize = 1_024;
+/// Most prefixes of port ranges.
+pub const MAX_PORT_RANGES: usize = 65_536;
+/// Exceptions that can be noted, unless configured otherwise.
+pub const DEFAULT_FLOWS: usize = 65_536;
 
 /// Key of the services map. Aligned as [`crate::flow::FlowKey`] is, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C, align(4))]
 pub struct ServiceKey {
     pub vip: [u8; 4],
+    /// The first, of a service with several.
     pub port: [u8; 2],
     /// As in the IPv4 header.
     pub protocol: u8,
-    /// Always 0: the map compares all bytes of a key.
-    pub zero: u8,
+    /// 0 for a service with this port alone, [`Self::RANGE`] for one with several.
+    pub ports: u8,
+}
+
+impl ServiceKey {
+    pub const RANGE: u8 = 1;
+}
+
+/// Key of the port ranges map, whose value is a [`ServiceKey`]: a prefix of these bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(C)]
+pub struct PortPrefix {
+    /// Always 0: the length of the prefix comes first, and what follows is to lie in a whole word.
+    pub zero: [u8; 4],
+    pub vip: [u8; 4],
+    pub protocol: u8,
+    pub more_zero: u8,
+    pub port: [u8; 2],
+}
+
+impl PortPrefix {
+    /// Bits in front of those of the port.
+    pub const BITS_BEFORE_PORT: u32 = 80;
+    pub const BITS: u32 = 96;
+
+    /// Addresses and ports in network byte order, the protocol as in the IPv4 header.
+    #[inline(always)]
+    pub const fn new(vip: [u8; 4], protocol: u8, port: [u8; 2]) -> Self {
+        Self { zero: [0; 4], vip, protocol, more_zero: 0, port }
+    }
 }
 
 /// Value of the services map.
@@ -35,9 +68,25 @@ pub struct Service {
     pub table: u32,
     /// Its slots, at least 1.
     pub table_size: u32,
+    /// Index of the [`Previous`] owners of that table's slots, or [`STEADY`].
+    pub previous: u32,
     /// Index of the role that says whether this director forwards the service.
     pub role: u32,
+    /// Index of its counters. No other service has it for as long as a note of a flow does.
+    pub id: u32,
+    /// The bits of the source address that a flow is hashed by; all zero: the whole flow is.
+    pub source_mask: [u8; 4],
+    /// [`Service::RESETS`] or 0.
+    pub flags: u32,
 }
+
+impl Service {
+    /// Flows of a real server that is gone are answered with a reset, else hashed again.
+    pub const RESETS: u32 = 1;
+}
+
+/// Instead of an index of previous owners: no change is in progress.
+pub const STEADY: u32 = u32::MAX;
 
 /// Until when, in nanoseconds of `CLOCK_MONOTONIC`, this director forwards the services of a
 /// virtual router: 0 while it is not active for it, [`FOREVER`] while it is.
@@ -47,20 +96,80 @@ pub const FOREVER: ForwardUntil = u64::MAX;
 /// The role of services whose VIP belongs to no virtual router.
 pub const ALWAYS: u32 = 0;
 
-/// A cell of a Maglev table: four slots, each the index of a real server. An array map rounds
-/// its values up to eight bytes, so smaller ones would waste the cache.
+/// A slot of a Maglev table: the index of a real server or [`EMPTY`], and [`CHANGED`].
+pub type Slot = u16;
+/// The bits of a slot that are an index.
+pub const INDEX: Slot = 0x7fff;
+/// The index of a slot without a real server.
+pub const EMPTY: Slot = INDEX;
+/// Flows of the slot may belong to others than its owner: look at its [`Previous`] and the notes.
+pub const CHANGED: Slot = 0x8000;
+
+/// A cell of a Maglev table: four slots. An array map rounds its values up to eight bytes, so
+/// smaller ones would waste the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(8))]
 pub struct Cell {
-    pub slots: [u16; Self::SLOTS as usize],
+    pub slots: [Slot; Self::SLOTS as usize],
 }
 
 impl Cell {
     pub const SLOTS: u32 = 4;
 }
 
-/// The slot of a table without real servers.
-pub const EMPTY: u16 = u16::MAX;
+/// Whole seconds of `CLOCK_MONOTONIC`.
+pub type Seconds = u32;
+
+/// Who had a slot before the change in progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct Previous {
+    /// Its index, or [`EMPTY`]; with [`Previous::DOWN`].
+    pub real_server: u16,
+    pub zero: u16,
+    /// When a packet last went to it for want of a note.
+    pub seen: Seconds,
+    /// When it lost the slot, and when the slot last changed hands.
+    pub since: Seconds,
+    pub changed: Seconds,
+}
+
+impl Previous {
+    /// It is gone: its flows are hashed again, or reset.
+    pub const DOWN: u16 = 0x8000;
+
+    /// Of a slot without a change.
+    pub const NONE: Self = Self { real_server: EMPTY, zero: 0, seen: 0, since: 0, changed: 0 };
+
+    pub const fn index(self) -> u16 {
+        self.real_server & INDEX
+    }
+
+    pub const fn is_down(self) -> bool {
+        self.real_server & Self::DOWN != 0
+    }
+}
+
+/// A note of the flow table: who has a flow of a slot that changes hands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct Note {
+    pub real_server: u16,
+    /// Of [`Note::CLOSING`] and [`Note::DOWN`].
+    pub state: u16,
+    /// When its last packet came.
+    pub seen: Seconds,
+    /// [`Service::id`], and the slot of its table.
+    pub service: u32,
+    pub slot: u32,
+}
+
+impl Note {
+    /// The client has sent a FIN or a RST.
+    pub const CLOSING: u16 = 1;
+    /// The real server is gone.
+    pub const DOWN: u16 = 2;
+}
 
 /// A real server as the datapath sees it. All zero: the entry is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,26 +189,110 @@ impl RealServer {
         Self { address: [0; 4], ifindex: 0, destination_mac: [0; 6], source_mac: [0; 6] };
 }
 
+/// What was forwarded, for a virtual service or a real server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Counters {
+    pub packets: u64,
+    /// Of whole frames, without the checksum sequence.
+    pub bytes: u64,
+    /// TCP packets that open a flow; a retransmitted one counts again.
+    pub new_flows: u64,
+}
+
+/// What the datapath is told as a whole, and tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Settings {
+    /// Not 0 if there are services with more than one port.
+    pub port_ranges: u32,
+    /// Set by the datapath when a note found no room, cleared by the daemon.
+    pub flow_table_full: u32,
+}
+
+/// The question and the answer of `flow explain`: metadata in front of a frame of a test run.
+///
+/// The program decides about the frame as about any other, but counts, notes and rewrites
+/// nothing, and writes down here what it decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Explanation {
+    /// [`Explanation::QUESTION`]; metadata of others is not ours to read.
+    pub question: u32,
+    /// [`crate::verdict::Verdict`].
+    pub verdict: u8,
+    /// [`crate::tracking::Why`], or [`Explanation::NONE`].
+    pub why: u8,
+    /// The slot's own, with [`CHANGED`]; [`EMPTY`] if no slot was looked at.
+    pub current: Slot,
+    /// [`Previous::real_server`]; [`EMPTY`] if there was none.
+    pub previous: u16,
+    /// The chosen one, or [`EMPTY`].
+    pub real_server: u16,
+    pub slot: u32,
+    /// [`Service::id`], or `u32::MAX`.
+    pub service: u32,
+}
+
+impl Explanation {
+    pub const QUESTION: u32 = u32::from_le_bytes(*b"why?");
+    pub const NONE: u8 = u8::MAX;
+
+    pub const fn question() -> Self {
+        Self {
+            question: Self::QUESTION,
+            verdict: Self::NONE,
+            why: Self::NONE,
+            current: EMPTY,
+            previous: EMPTY,
+            real_server: EMPTY,
+            slot: 0,
+            service: u32::MAX,
+        }
+    }
+}
+
 const _: () = {
     assert!(size_of::<ServiceKey>() == 8);
-    assert!(size_of::<Service>() == 12);
+    assert!(size_of::<PortPrefix>() == 12);
+    assert!(size_of::<Service>() == 28);
     assert!(size_of::<Cell>() == 8);
+    assert!(size_of::<Previous>() == 16);
+    assert!(size_of::<Note>() == 16);
     assert!(size_of::<RealServer>() == 20);
-    assert!(MAX_REAL_SERVERS <= EMPTY as usize);
+    assert!(size_of::<Counters>() == 24);
+    assert!(size_of::<Settings>() == 8);
+    // The kernel takes metadata of at most 32 bytes, in fours.
+    assert!(size_of::<Explanation>() == 20);
 };
 
 #[cfg(feature = "userspace")]
 #[expect(unsafe_code, reason = "`aya::Pod` is unsafe to implement")]
 mod pod {
-    use super::{Cell, RealServer, Service, ServiceKey};
+    use super::{
+        Cell, Counters, Note, PortPrefix, Previous, RealServer, Service, ServiceKey, Settings,
+    };
+    use crate::flow::FlowKey;
 
     // SAFETY: `repr(C)`, integers and arrays of integers only, without padding (the sizes above
     // are the sums of the fields').
     unsafe impl aya::Pod for ServiceKey {}
     // SAFETY: as above.
+    unsafe impl aya::Pod for PortPrefix {}
+    // SAFETY: as above.
     unsafe impl aya::Pod for Service {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Cell {}
     // SAFETY: as above.
+    unsafe impl aya::Pod for Previous {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Note {}
+    // SAFETY: as above.
     unsafe impl aya::Pod for RealServer {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Counters {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Settings {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for FlowKey {}
 }

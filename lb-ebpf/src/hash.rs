@@ -18,16 +18,18 @@ pub const fn mix(mut bits: u64) -> u64 {
 /// value does not depend on the machine.
 #[inline(always)]
 pub fn flow(key: &FlowKey) -> u32 {
-    let [a, b, c, d] = key.src;
-    let [e, f, g, h] = key.dst;
-    let addresses = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
-    let [s0, s1] = key.src_port;
-    let [d0, d1] = key.dst_port;
-    let ports = u64::from_le_bytes([s0, s1, d0, d1, key.protocol, 0, 0, 0]);
+    let (addresses, ports) = key.words();
     // An odd multiplier spreads the ports over all bits before they meet the addresses, so that
     // no port can cancel an address.
     let bits = mix(addresses ^ ports.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     (bits >> 32) as u32
+}
+
+/// The hash of a client, by its address or the network that `address` has been masked to. Nothing
+/// else goes in, so that services with the same table send a client to the same real server.
+#[inline(always)]
+pub const fn source(address: [u8; 4]) -> u32 {
+    (mix(u32::from_le_bytes(address) as u64 | 1 << 32) >> 32) as u32
 }
 
 /// The slot of a hash in a table of `size` slots: multiply and shift, no division.
@@ -46,6 +48,12 @@ mod tests {
         assert_eq!(flow(&key([10, 77, 0, 1], 40_000)), 0x7b36_2550);
         assert_eq!(flow(&key([192, 0, 2, 255], 1)), 0xe9c6_77d3);
         assert_eq!(flow(&key([0, 0, 0, 0], 0)), 0x7914_3635);
+    }
+
+    #[test]
+    fn the_hash_of_a_client_never_changes() {
+        assert_eq!(source([10, 77, 0, 1]), 0);
+        assert_eq!(source([0, 0, 0, 0]), 0);
     }
 
     #[test]
@@ -86,12 +94,7 @@ mod tests {
     }
 
     fn key(src: [u8; 4], src_port: u16) -> FlowKey {
-        FlowKey {
-            src,
-            dst: [10, 77, 0, 100],
-            src_port: src_port.to_be_bytes(),
-            dst_port: 80_u16.to_be_bytes(),
-            protocol: 6,
-        }
+        let dst_port = 80_u16.to_be_bytes();
+        FlowKey::new(src, [10, 77, 0, 100], src_port.to_be_bytes(), dst_port, 6)
     }
 }

@@ -1,6 +1,6 @@
 //! Headers we overlay on packets, named as in their RFCs: fields and accessors only.
 
-use crate::packet::header;
+use crate::{flow::Phase, packet::header};
 
 header! {
     /// Ethernet II.
@@ -51,8 +51,35 @@ impl Ipv4 {
 }
 
 header! {
-    /// What TCP and UDP have in common.
-    Ports { src: 2, dst: 2, }
+    /// TCP without options (RFC 9293 §3.1).
+    Tcp {
+        src: 2, dst: 2, sequence: 4, acknowledgment: 4,
+        offset: 1, flags: 1, window: 2, checksum: 2, urgent: 2,
+    }
+}
+
+impl Tcp {
+    pub const FIN: u8 = 1;
+    pub const SYN: u8 = 2;
+    pub const RST: u8 = 4;
+    pub const ACK: u8 = 16;
+
+    #[inline(always)]
+    pub fn phase(&self) -> Phase {
+        let [flags] = self.flags;
+        if flags & (Self::FIN | Self::RST) != 0 {
+            Phase::Closing
+        } else if flags & (Self::SYN | Self::ACK) == Self::SYN {
+            Phase::Opening
+        } else {
+            Phase::Middle
+        }
+    }
+}
+
+header! {
+    /// UDP (RFC 768).
+    Udp { src: 2, dst: 2, len: 2, checksum: 2, }
 }
 
 #[cfg(test)]

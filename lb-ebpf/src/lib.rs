@@ -15,4 +15,6 @@ pub mod flow;
 pub mod hash;
 pub mod header;
 pub mod packet;
+pub mod reset;
+pub mod tracking;
 pub mod verdict;

@@ -62,6 +62,17 @@ impl<'p> Packet<'p> {
         unsafe { Self::new(range.start as usize, range.end as usize) }
     }
 
+    /// Bytes from the first to the last.
+    #[inline(always)]
+    pub fn len(&self) -> u64 {
+        (self.end - self.start) as u64
+    }
+
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
     #[inline(always)]
     pub fn view<T: Header>(&self, at: Offset) -> Option<&T> {
         let ptr = self.locate::<T>(at)?;
@@ -105,16 +116,16 @@ pub(crate) use header;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::header::{Ipv4, Ports};
+    use crate::header::{Ipv4, Udp};
 
     #[test]
     fn a_view_ends_at_the_packet_end() {
-        let mut bytes = [0u8; 24];
+        let mut bytes = [0u8; 28];
         for len in 0..=bytes.len() {
             let packet = Packet::from_frame(&mut bytes[..len]);
             assert_eq!(packet.view::<Ipv4>(Offset::START).is_some(), len >= 20, "len {len}");
             let l4 = Offset::START.after::<Ipv4>().unwrap();
-            assert_eq!(packet.view::<Ports>(l4).is_some(), len >= 24, "len {len}");
+            assert_eq!(packet.view::<Udp>(l4).is_some(), len >= 28, "len {len}");
         }
     }
 

@@ -29,6 +29,10 @@ pub enum Verdict {
     NoNeighbour,
     /// The flow's real server is behind another interface than the packet came in by.
     OtherInterface,
+    /// The flow's real server is gone: answered with a reset, as the service says.
+    Reset,
+    /// As before, but of a packet that cannot be answered so.
+    RealServerGone,
 }
 
 /// What the driver does with the packet.
@@ -42,7 +46,7 @@ pub enum Action {
 }
 
 impl Verdict {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Forwarded,
         Self::NotIpv4,
         Self::Truncated,
@@ -55,6 +59,8 @@ impl Verdict {
         Self::NoRealServer,
         Self::NoNeighbour,
         Self::OtherInterface,
+        Self::Reset,
+        Self::RealServerGone,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -71,6 +77,8 @@ impl Verdict {
             Self::NoRealServer => "no-real-server",
             Self::NoNeighbour => "no-neighbour",
             Self::OtherInterface => "other-interface",
+            Self::Reset => "reset",
+            Self::RealServerGone => "real-server-gone",
         }
     }
 
@@ -79,7 +87,7 @@ impl Verdict {
     #[inline(always)]
     pub const fn action(self) -> Action {
         match self {
-            Self::Forwarded => Action::Transmit,
+            Self::Forwarded | Self::Reset => Action::Transmit,
             Self::NotIpv4
             | Self::Truncated
             | Self::BadIpv4Header
@@ -88,7 +96,10 @@ impl Verdict {
             | Self::NotVirtualService
             | Self::NotActive
             | Self::NotAddressedToUs => Action::Pass,
-            Self::NoRealServer | Self::NoNeighbour | Self::OtherInterface => Action::Drop,
+            Self::NoRealServer
+            | Self::NoNeighbour
+            | Self::OtherInterface
+            | Self::RealServerGone => Action::Drop,
         }
     }
 }
