@@ -61,6 +61,20 @@ impl Table {
     }
 }
 
+impl Table {
+    /// The largest deviation of a share from the weight's, relative to that; 0 to 1.
+    pub fn largest_deviation(&self) -> f64 {
+        let weights: f64 = self.pool.iter().map(|server| f64::from(server.weight)).sum();
+        let shares = self.shares();
+        let deviation = |server: &RealServer| {
+            let exact = f64::from(server.weight) / weights;
+            let share = shares.get(&server.address).copied().unwrap_or(0.0);
+            (share - exact).abs() / exact
+        };
+        self.pool.iter().map(deviation).fold(0.0, f64::max)
+    }
+}
+
 /// A real server's preferred order of the slots: those of a pseudo-random sequence (SplitMix64,
 /// which reaches all of them) that its identity begins.
 ///

@@ -3,18 +3,29 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::Ipv4Addr,
 };
 
 use lb_ebpf::{
-    abi::{self, ALWAYS, EMPTY, MAX_REAL_SERVERS, MAX_ROLES, MAX_SERVICES, MAX_TABLES, ServiceKey},
+    abi::{self, ALWAYS, EMPTY, Note, STEADY, Seconds, ServiceKey},
+    flow::FlowKey,
     header::Ipv4,
 };
 
 use crate::{
-    maglev::Table,
-    service::{Protocol, RealServer, VirtualService},
+    generation::{Generation, Members},
+    ports::{self, Prefix},
+    service::{Hash, OnDown, Protocol, RealServer, ServiceAddress, VirtualService},
 };
+
+mod aging;
+mod installed;
+mod tables;
+
+pub use aging::age;
+pub use installed::{Capacity, Free, Installed, InstalledTable, MapOp, Quality, TooMany};
+
+use tables::Tables;
 
 /// What the maps are to say.
 #[derive(Clone, Debug, Default)]
@@ -33,49 +44,18 @@ pub struct Hop {
     pub source_mac: [u8; 6],
 }
 
-/// What the maps say, as far as it is known: a daemon that adopts the maps of another knows
-/// their services and real servers, but not from what their tables were made.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Installed {
-    pub services: BTreeMap<ServiceKey, InstalledService>,
-    /// By index.
-    pub real_servers: BTreeMap<u16, abi::RealServer>,
-    /// Index of the role of each virtual router.
-    pub roles: BTreeMap<String, u32>,
+/// What the datapath has noted of flows, and when it was asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Noted {
+    pub now: Seconds,
+    pub connections: Vec<(FlowKey, Note)>,
+    pub openings: Vec<(FlowKey, Note)>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct InstalledService {
-    pub value: abi::Service,
-    pub table: Option<InstalledTable>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct InstalledTable {
-    /// Sorted by address.
-    pub pool: Vec<RealServer>,
-    pub digest: String,
-    pub shares: BTreeMap<Ipv4Addr, f64>,
-}
-
-/// One change of a map. They are carried out in order: what a service refers to stands before
-/// the service does, and goes after it.
-#[derive(Clone, Debug, PartialEq)]
-pub enum MapOp {
-    SetRealServer { index: u16, value: abi::RealServer },
-    InstallTable { table: u32, slots: Vec<u16> },
-    SetService { key: ServiceKey, value: abi::Service },
-    DeleteService { key: ServiceKey },
-    DeleteTable { table: u32 },
-    FreeRealServer { index: u16 },
-}
-
-/// A configuration that is larger than the maps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("more {what} than the datapath holds ({limit})")]
-pub struct TooMany {
-    pub what: &'static str,
-    pub limit: usize,
+impl Noted {
+    pub fn is_empty(&self) -> bool {
+        self.connections.is_empty() && self.openings.is_empty()
+    }
 }
 
 /// The operations that lead from `installed` to `desired`, and what is installed after them.
@@ -86,72 +66,66 @@ pub struct TooMany {
 pub fn reconcile(
     desired: &Desired,
     installed: &Installed,
+    noted: &Noted,
 ) -> Result<(Vec<MapOp>, Installed), TooMany> {
-    if desired.services.len() > MAX_SERVICES {
-        return Err(TooMany { what: "virtual services", limit: MAX_SERVICES });
+    let capacity = installed.capacity;
+    if desired.services.len() > capacity.services {
+        return Err(TooMany { what: "virtual services", limit: capacity.services });
     }
-    let mut plan = Plan {
-        ops: Vec::new(),
-        next: installed.clone(),
-        tables: Free::except(installed.services.values().map(|service| service.value.table)),
-        indexes: Free::except(installed.real_servers.keys().copied().map(u32::from)),
-    };
+    let mut plan = Plan { ops: Vec::new(), next: installed.clone(), noted };
     let indexes = plan.real_servers(desired)?;
     plan.roles(desired)?;
-    let mut kept = BTreeSet::new();
-    for service in &desired.services {
-        kept.insert(plan.service(service, desired, &indexes)?);
-    }
-    plan.delete_all_but(&kept);
+    let tables = Tables::install(desired, &indexes, installed, noted.now)?;
+    plan.ops.extend(tables.ops);
+    plan.next.tables.extend(tables.changed);
+    plan.next.spares = tables.spares;
+    plan.services(desired, &tables.of_services)?;
+    plan.port_ranges(desired)?;
+    plan.delete_services(desired);
+    plan.delete_tables();
+    plan.mark_notes(&members(desired, &indexes));
     plan.free_real_servers(&indexes);
     Ok((plan.ops, plan.next))
 }
 
 /// The key of a virtual service in the maps.
-pub fn key(address: SocketAddrV4, protocol: Protocol) -> ServiceKey {
-    ServiceKey {
-        vip: address.ip().octets(),
-        port: address.port().to_be_bytes(),
-        protocol: match protocol {
-            Protocol::Tcp => Ipv4::TCP,
-            Protocol::Udp => Ipv4::UDP,
-        },
-        zero: 0,
+pub fn key(address: &ServiceAddress, protocol: Protocol) -> ServiceKey {
+    ports::keys(address, number(protocol)).0
+}
+
+fn number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => Ipv4::TCP,
+        Protocol::Udp => Ipv4::UDP,
     }
 }
 
-struct Plan {
+/// The real servers of each service, whatever their weight.
+fn members(
+    desired: &Desired,
+    indexes: &BTreeMap<Ipv4Addr, u16>,
+) -> BTreeMap<ServiceKey, Members> {
+    let of_service = |service: &VirtualService| {
+        let members = indexes_of(&service.real_servers, indexes);
+        (key(&service.address, service.protocol), members)
+    };
+    desired.services.iter().map(of_service).collect()
+}
+
+fn indexes_of(pool: &[RealServer], indexes: &BTreeMap<Ipv4Addr, u16>) -> Members {
+    pool.iter().filter_map(|server| indexes.get(&server.address).copied()).collect()
+}
+
+struct Plan<'a> {
     ops: Vec<MapOp>,
     next: Installed,
-    tables: Free,
-    indexes: Free,
+    noted: &'a Noted,
 }
 
-/// The numbers that are not in use, lowest first. One that this plan gives up is not among them:
-/// packets may still look there until the plan has been carried out.
-struct Free {
-    used: BTreeSet<u32>,
-    at: u32,
-}
-
-impl Free {
-    fn except(used: impl Iterator<Item = u32>) -> Self {
-        Self { used: used.collect(), at: 0 }
-    }
-
-    fn take(&mut self, limit: usize) -> Option<u32> {
-        while self.used.contains(&self.at) {
-            self.at += 1;
-        }
-        let number = self.at;
-        self.at += 1;
-        ((number as usize) < limit).then_some(number)
-    }
-}
-
-impl Plan {
-    /// Every real server keeps its index for as long as a slot may name it. A MAC address that
-    /// was known and is no longer stays: it may still be right, and none is surely wrong.
+impl Plan<'_> {
+    /// Every real server keeps its index for as long as a slot or a note may name it. A MAC
+    /// address that was known and is no longer stays: it may still be right, and none is surely
+    /// wrong.
     fn real_servers(&mut self, desired: &Desired) -> Result<BTreeMap<Ipv4Addr, u16>, TooMany> {
         let mut indexes: BTreeMap<Ipv4Addr, u16> = self
             .next
@@ -165,10 +139,15 @@ impl Plan {
             .flat_map(|service| service.real_servers.iter().map(|server| server.address))
             .collect();
         indexes.retain(|address, _| wanted.contains(address));
+        let limit = self.next.capacity.real_servers;
+        let mut free = Free::except(self.next.real_servers.keys().copied().map(u32::from));
         for address in wanted {
             let index = match indexes.get(&address) {
                 Some(&index) => index,
-                None => self.free_index()?,
+                None => free
+                    .take(limit)
+                    .and_then(|index| u16::try_from(index).ok())
+                    .ok_or(TooMany { what: "real servers", limit })?,
             };
             indexes.insert(address, index);
             let known = self.next.real_servers.get(&index).copied();
@@ -179,6 +158,9 @@ impl Plan {
             {
                 value = abi::RealServer { ifindex, destination_mac, source_mac, ..value };
             }
+            if known.is_none() {
+                self.ops.push(MapOp::ClearRealServerCounters { index });
+            }
             if known != Some(value) {
                 self.ops.push(MapOp::SetRealServer { index, value });
                 self.next.real_servers.insert(index, value);
@@ -187,25 +169,18 @@ impl Plan {
         Ok(indexes)
     }
 
-    fn free_index(&mut self) -> Result<u16, TooMany> {
-        self.indexes
-            .take(MAX_REAL_SERVERS)
-            .and_then(|index| u16::try_from(index).ok())
-            .ok_or(TooMany { what: "real servers", limit: MAX_REAL_SERVERS })
-    }
-
     /// A virtual router that an installed service of one of its VIPs knows keeps that role.
     fn roles(&mut self, desired: &Desired) -> Result<(), TooMany> {
         let wanted: BTreeSet<_> = desired.routers.values().cloned().collect();
         self.next.roles.retain(|router, _| wanted.contains(router));
         for (key, service) in &self.next.services {
-            if service.value.role == ALWAYS {
+            if service.role == ALWAYS {
                 continue;
             }
             if let Some(router) = desired.routers.get(&Ipv4Addr::from(key.vip))
-                && !self.next.roles.values().any(|&role| role == service.value.role)
+                && !self.next.roles.values().any(|&role| role == service.role)
             {
-                self.next.roles.entry(router.clone()).or_insert(service.value.role);
+                self.next.roles.entry(router.clone()).or_insert(service.role);
             }
         }
         // Beside those kept, a role that an installed service still refers to is not free.
@@ -214,95 +189,173 @@ impl Plan {
                 .roles
                 .values()
                 .copied()
-                .chain(self.next.services.values().map(|service| service.value.role))
+                .chain(self.next.services.values().map(|service| service.role))
                 .chain([ALWAYS]),
         );
         for router in wanted {
             if let Entry::Vacant(entry) = self.next.roles.entry(router) {
                 entry.insert(
-                    free.take(MAX_ROLES)
-                        .ok_or(TooMany { what: "virtual routers", limit: MAX_ROLES - 1 })?,
+                    free.take(abi::MAX_ROLES)
+                        .ok_or(TooMany { what: "virtual routers", limit: abi::MAX_ROLES - 1 })?,
                 );
             }
         }
         Ok(())
     }
 
-    fn service(
-        &mut self,
-        service: &VirtualService,
-        desired: &Desired,
-        indexes: &BTreeMap<Ipv4Addr, u16>,
-    ) -> Result<ServiceKey, TooMany> {
-        let key = key(service.address, service.protocol);
-        let role = desired
-            .routers
-            .get(service.address.ip())
-            .and_then(|router| self.next.roles.get(router).copied())
-            .unwrap_or(ALWAYS);
-        let mut pool = service.real_servers.clone();
-        pool.sort_by_key(|server| server.address);
-
-        let before = self.next.services.get(&key).cloned();
-        let same_table = before.as_ref().filter(|before| {
-            before.value.table_size == service.table_size
-                && before.table.as_ref().is_some_and(|table| table.pool == pool)
-        });
-        let (table, installed) = match same_table {
-            Some(same) => (same.value.table, same.table.clone()),
-            None => {
-                let table = self.free_table()?;
-                (table, Some(self.install_table(table, service, pool, indexes)))
+    fn services(&mut self, desired: &Desired, tables: &[u32]) -> Result<(), TooMany> {
+        let limit = self.next.capacity.services;
+        let noted = self.noted.connections.iter().chain(&self.noted.openings);
+        let mut ids = Free::except(
+            self.next
+                .services
+                .values()
+                .map(|service| service.id)
+                .chain(noted.map(|(_, note)| note.service)),
+        );
+        for (service, &table) in desired.services.iter().zip(tables) {
+            let key = key(&service.address, service.protocol);
+            let before = self.next.services.get(&key).copied();
+            let id = match before {
+                Some(before) => before.id,
+                None => {
+                    let id =
+                        ids.take(limit).ok_or(TooMany { what: "virtual services", limit })?;
+                    self.ops.push(MapOp::ClearServiceCounters { id });
+                    id
+                }
+            };
+            let steady =
+                self.next.tables.get(&table).is_none_or(|table| table.generation.is_steady());
+            let value = abi::Service {
+                table,
+                table_size: service.table_size,
+                previous: if steady || service.tracking.is_none() { STEADY } else { table },
+                role: desired
+                    .routers
+                    .get(&service.address.vip)
+                    .and_then(|router| self.next.roles.get(router).copied())
+                    .unwrap_or(ALWAYS),
+                id,
+                source_mask: source_mask(service.hash),
+                flags: match service.tracking.map(|tracking| tracking.on_down) {
+                    Some(OnDown::Reset) => abi::Service::RESETS,
+                    Some(OnDown::Rehash) | None => 0,
+                },
+            };
+            if before != Some(value) {
+                self.ops.push(MapOp::SetService { key, value });
+                self.next.services.insert(key, value);
             }
-        };
-        let value = abi::Service { table, table_size: service.table_size, role };
-        if before.as_ref().map(|before| before.value) != Some(value) {
-            self.ops.push(MapOp::SetService { key, value });
         }
-        self.next.services.insert(key, InstalledService { value, table: installed });
-        // The old table goes once no service refers to it.
-        if let Some(old) = before.filter(|old| old.value.table != table) {
-            self.ops.push(MapOp::DeleteTable { table: old.value.table });
-        }
-        Ok(key)
+        Ok(())
     }
 
-    /// A table is built aside and taken into use by the service's entry, in one swap.
-    fn install_table(
-        &mut self,
-        table: u32,
-        service: &VirtualService,
-        pool: Vec<RealServer>,
-        indexes: &BTreeMap<Ipv4Addr, u16>,
-    ) -> InstalledTable {
-        let maglev = Table::new(&service.real_servers, service.table_size);
-        let slots = maglev
-            .slots()
-            .map(|server| {
-                server.and_then(|address| indexes.get(&address).copied()).unwrap_or(EMPTY)
+    /// New ones before old ones go: a port that both have is never without.
+    fn port_ranges(&mut self, desired: &Desired) -> Result<(), TooMany> {
+        let wanted: BTreeMap<Prefix, ServiceKey> = desired
+            .services
+            .iter()
+            .flat_map(|service| {
+                let (key, prefixes) = ports::keys(&service.address, number(service.protocol));
+                prefixes.into_iter().map(move |prefix| (prefix, key))
             })
             .collect();
-        self.ops.push(MapOp::InstallTable { table, slots });
-        InstalledTable { shares: maglev.shares(), digest: maglev.digest(), pool }
+        if wanted.len() > abi::MAX_PORT_RANGES {
+            return Err(TooMany { what: "prefixes of port ranges", limit: abi::MAX_PORT_RANGES });
+        }
+        for (prefix, key) in &wanted {
+            if self.next.port_ranges.get(prefix) != Some(key) {
+                self.ops.push(MapOp::SetPortRange { prefix: *prefix, key: *key });
+            }
+        }
+        if self.next.port_ranges.is_empty() != wanted.is_empty() {
+            self.ops.push(MapOp::LookForPortRanges(!wanted.is_empty()));
+        }
+        for prefix in self.next.port_ranges.keys().filter(|prefix| !wanted.contains_key(prefix)) {
+            self.ops.push(MapOp::DeletePortRange { prefix: *prefix });
+        }
+        self.next.port_ranges = wanted;
+        Ok(())
     }
 
-    fn free_table(&mut self) -> Result<u32, TooMany> {
-        self.tables.take(MAX_TABLES).ok_or(TooMany { what: "Maglev tables", limit: MAX_TABLES })
-    }
-
-    fn delete_all_but(&mut self, kept: &BTreeSet<ServiceKey>) {
-        for (key, service) in self.next.services.extract_if(.., |key, _| !kept.contains(key)) {
+    fn delete_services(&mut self, desired: &Desired) {
+        let kept: BTreeSet<_> = desired
+            .services
+            .iter()
+            .map(|service| key(&service.address, service.protocol))
+            .collect();
+        for (key, _) in self.next.services.extract_if(.., |key, _| !kept.contains(key)) {
             self.ops.push(MapOp::DeleteService { key });
-            self.ops.push(MapOp::DeleteTable { table: service.value.table });
+        }
+    }
+
+    /// A table goes once no service refers to it.
+    fn delete_tables(&mut self) {
+        let used: BTreeSet<_> = self.next.services.values().map(|service| service.table).collect();
+        for (table, gone) in self.next.tables.extract_if(.., |table, _| !used.contains(table)) {
+            let size = u32::try_from(gone.generation.slots().len()).unwrap_or(u32::MAX);
+            self.ops.push(MapOp::DeleteTable { table, size });
+        }
+    }
+
+    /// The notes of flows whose real server has gone, or has come back, say so.
+    fn mark_notes(&mut self, members: &BTreeMap<ServiceKey, Members>) {
+        let by_id: BTreeMap<u32, &Members> = self
+            .next
+            .services
+            .iter()
+            .filter_map(|(key, service)| Some((service.id, members.get(key)?)))
+            .collect();
+        for (key, note) in &self.noted.connections {
+            let Some(members) = by_id.get(&note.service) else {
+                self.ops.push(MapOp::DeleteNote { key: *key });
+                continue;
+            };
+            let down = if members.contains(&note.real_server) { 0 } else { Note::DOWN };
+            let marked = Note { state: note.state & !Note::DOWN | down, ..*note };
+            if marked != *note {
+                self.ops.push(MapOp::SetNote { key: *key, note: marked });
+            }
+        }
+        for (key, note) in &self.noted.openings {
+            let usable =
+                by_id.get(&note.service).is_some_and(|members| members.contains(&note.real_server));
+            if !usable {
+                self.ops.push(MapOp::DeleteOpening { key: *key });
+            }
         }
     }
 
     fn free_real_servers(&mut self, indexes: &BTreeMap<Ipv4Addr, u16>) {
-        let used: BTreeSet<u16> = indexes.values().copied().collect();
+        let mut used: BTreeSet<u16> = indexes.values().copied().collect();
+        for table in self.next.tables.values() {
+            used.extend(table.generation.changed().map(|(_, previous)| previous.index()));
+        }
+        used.extend(self.noted.connections.iter().map(|(_, note)| note.real_server));
         for (index, _) in self.next.real_servers.extract_if(.., |index, _| !used.contains(index)) {
             self.ops.push(MapOp::FreeRealServer { index });
         }
     }
+}
+
+fn source_mask(hash: Hash) -> [u8; 4] {
+    match hash {
+        Hash::Flow => [0; 4],
+        Hash::Source { prefix_len } => {
+            u32::MAX.checked_shl(32 - u32::from(prefix_len)).unwrap_or(0).to_be_bytes()
+        }
+    }
+}
+
+/// The real servers of a table by slot, as the datapath knows them.
+fn owners(
+    slots: impl ExactSizeIterator<Item = Option<Ipv4Addr>>,
+    indexes: &BTreeMap<Ipv4Addr, u16>,
+) -> Vec<u16> {
+    slots
+        .map(|server| server.and_then(|address| indexes.get(&address).copied()).unwrap_or(EMPTY))
+        .collect()
 }
 
 #[cfg(test)]
