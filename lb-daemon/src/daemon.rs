@@ -87,6 +87,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         let _ = stopped.await;
     }));
     let follower = tokio::spawn(api::follow_neighbours(Arc::clone(&daemon), neighbours));
+    let clock = tokio::spawn(api::follow_time(Arc::clone(&daemon)));
     info!(config = %options.config.display(), socket = %options.socket.display(), "running");
 
     while signals.next().await == Signal::Reload {
@@ -96,8 +97,10 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     }
     info!("stopping");
     let _ = stop.send(());
-    follower.abort();
-    let _ = follower.await;
+    for task in [follower, clock] {
+        task.abort();
+        let _ = task.await;
+    }
     let _ = api.await;
     daemon.stop().await;
     info!("stopped");

@@ -5,63 +5,109 @@
 
 use std::{
     collections::BTreeMap,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, ArrayOfMaps, HashMap, MapData, MapError, PerCpuArray},
+    maps::{
+        Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key,
+    },
     programs::{ProgramError, TestRun, TestRunOptions, Xdp},
 };
 use lb_ebpf::{
-    abi::{self, ALWAYS, Cell, EMPTY, FOREVER, ForwardUntil, ServiceKey},
-    verdict::Verdict,
+    abi::{
+        self, ALWAYS, Counters, EMPTY, FOREVER, ForwardUntil, Note, PortPrefix, STEADY, ServiceKey,
+        Settings,
+    },
+    flow::FlowKey,
 };
 
 use crate::{
     config::XdpMode,
-    reconcile::{Installed, InstalledService, MapOp},
+    reconcile::{Capacity, Installed, InstalledTable, MapOp, Noted},
 };
 
 mod attach;
+mod counters;
+mod explain;
+mod memory;
 mod pins;
 mod role;
+mod tables;
 
 pub use attach::{AttachError, Attached, Mode, find_interface};
+pub use counters::{Memory, Noting};
+pub use explain::ExplainError;
 pub use pins::{PinError, Pins};
 pub use role::{RoleError, Roles};
 
+use tables::Tables;
+
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-xdp"));
 const PROGRAM: &str = "lb_xdp";
-const MAPS: [&str; 5] = ["SERVICES", "TABLES", "REAL_SERVERS", "ROLES", "VERDICTS"];
-
-/// Inner maps of one outer map may differ in size.
-const BPF_F_INNER_MAP: u32 = 1 << 12;
+const MAPS: [&str; 12] = [
+    "SERVICES",
+    "PORT_RANGES",
+    "TABLES",
+    "PREVIOUS",
+    "NOTES",
+    "OPENINGS",
+    "REAL_SERVERS",
+    "ROLES",
+    "SETTINGS",
+    "VERDICTS",
+    "SERVICE_COUNTERS",
+    "SERVER_COUNTERS",
+];
 
 /// A loaded datapath. Dropping it leaves in place what is pinned.
 pub struct Dataplane {
     ebpf: Ebpf,
+    capacity: Capacity,
     services: HashMap<MapData, ServiceKey, abi::Service>,
-    tables: ArrayOfMaps<MapData, Array<MapData, Cell>>,
+    port_ranges: LpmTrie<MapData, PortPrefix, ServiceKey>,
+    tables: Tables,
+    notes: Notes,
+    openings: Notes,
     real_servers: Array<MapData, abi::RealServer>,
+    settings: Array<MapData, Settings>,
     /// The kernel's number of the roles map, which the program keeps.
     roles_id: u32,
     verdicts: PerCpuArray<MapData, u64>,
+    service_counters: PerCpuArray<MapData, Counters>,
+    real_server_counters: PerCpuArray<MapData, Counters>,
+    /// Bytes that the kernel accounts to the maps, the tables apart.
+    map_bytes: BTreeMap<&'static str, u64>,
     pins: Option<Pins>,
     links: BTreeMap<String, Attached>,
+}
+
+/// A flow table, and a descriptor of it to read it as a whole.
+struct Notes {
+    map: HashMap<MapData, FlowKey, Note>,
+    fd: OwnedFd,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     #[error("load the XDP object")]
     Object(#[source] aya::EbpfError),
-    #[error("the XDP object has no map {0}")]
-    NoMap(&'static str),
+    #[error("the XDP object has no {0}")]
+    Missing(&'static str),
     #[error("map {name}")]
     Map {
         name: &'static str,
         #[source]
         source: MapError,
+    },
+    #[error("map {name}")]
+    Io {
+        name: &'static str,
+        #[source]
+        source: io::Error,
     },
     #[error("load the XDP program")]
     Program(#[source] ProgramError),
@@ -73,7 +119,15 @@ pub enum LoadError {
 pub struct ApplyError {
     what: &'static str,
     #[source]
-    source: MapError,
+    source: Refused,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error(transparent)]
+    Map(#[from] MapError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
 }
 
 /// What a test run of the program made of a frame.
@@ -85,46 +139,108 @@ pub struct TestRunOutcome {
 }
 
 impl Dataplane {
-    /// Loads maps and program. With `pins`, maps that are pinned there are adopted as they are;
-    /// the program is always our own.
-    pub fn load(pins: Option<Pins>) -> Result<Self, LoadError> {
+    /// Loads maps, as large as `capacity` says, and program. With `pins`, maps that are pinned
+    /// there are adopted as they are; the program is always our own.
+    pub fn load(pins: Option<Pins>, capacity: Capacity) -> Result<Self, LoadError> {
         let mut loader = EbpfLoader::new();
+        for (name, entries) in sizes(capacity) {
+            loader.map_max_entries(name, u32::try_from(entries).unwrap_or(u32::MAX));
+        }
         if let Some(pins) = &pins {
             for name in MAPS {
                 loader.map_pin_path(name, pins.map(name));
             }
         }
         let mut ebpf = loader.load(OBJECT).map_err(LoadError::Object)?;
-        let mut take = |name| ebpf.take_map(name).ok_or(LoadError::NoMap(name));
-        let map = |name: &'static str| move |source| LoadError::Map { name, source };
-        let services = HashMap::try_from(take("SERVICES")?).map_err(map("SERVICES"))?;
-        let tables = ArrayOfMaps::try_from(take("TABLES")?).map_err(map("TABLES"))?;
-        let real_servers = Array::try_from(take("REAL_SERVERS")?).map_err(map("REAL_SERVERS"))?;
-        let roles = take("ROLES")?;
-        let roles_id = role::id(&roles).ok_or(LoadError::NoMap("ROLES"))?;
-        let mut roles = Array::<_, ForwardUntil>::try_from(roles).map_err(map("ROLES"))?;
-        let verdicts = PerCpuArray::try_from(take("VERDICTS")?).map_err(map("VERDICTS"))?;
-        roles.set(ALWAYS, FOREVER, 0).map_err(map("ROLES"))?;
+        let map_bytes = MAPS
+            .into_iter()
+            .map(|name| Ok((name, counters::bytes(fd(&ebpf, name)?).map_err(io(name))?)))
+            .collect::<Result<_, LoadError>>()?;
+        let entries = |name| memory::max_entries(fd(&ebpf, name)?).map_err(io(name));
+        let capacity = Capacity {
+            services: entries("SERVICES")?,
+            tables: entries("TABLES")?,
+            real_servers: entries("REAL_SERVERS")?,
+            notes: entries("NOTES")?,
+        };
+        let owned = |name| fd(&ebpf, name)?.try_clone_to_owned().map_err(io(name));
+        let tables = Tables::new(owned("TABLES")?, owned("PREVIOUS")?);
+        let (notes, openings) = (owned("NOTES")?, owned("OPENINGS")?);
 
-        let program = program(&mut ebpf)?;
-        program.load().map_err(LoadError::Program)?;
-        let links = BTreeMap::new();
-        Ok(Self { ebpf, services, tables, real_servers, roles_id, verdicts, pins, links })
+        let mut take = |name| ebpf.take_map(name).ok_or(LoadError::Missing(name));
+        let map = |name| move |source| LoadError::Map { name, source };
+        let roles = take("ROLES")?;
+        let roles_id = role::id(&roles).ok_or(LoadError::Missing("ROLES"))?;
+        let mut roles = Array::<_, ForwardUntil>::try_from(roles).map_err(map("ROLES"))?;
+        roles.set(ALWAYS, FOREVER, 0).map_err(map("ROLES"))?;
+        let mut notes_of = |name, fd| {
+            Ok(Notes { map: HashMap::try_from(take(name)?).map_err(map(name))?, fd })
+        };
+        let (notes, openings) = (notes_of("NOTES", notes)?, notes_of("OPENINGS", openings)?);
+        let services = HashMap::try_from(take("SERVICES")?).map_err(map("SERVICES"))?;
+        let port_ranges = LpmTrie::try_from(take("PORT_RANGES")?).map_err(map("PORT_RANGES"))?;
+        let real_servers = Array::try_from(take("REAL_SERVERS")?).map_err(map("REAL_SERVERS"))?;
+        let settings = Array::try_from(take("SETTINGS")?).map_err(map("SETTINGS"))?;
+        let verdicts = PerCpuArray::try_from(take("VERDICTS")?).map_err(map("VERDICTS"))?;
+        let service_counters =
+            PerCpuArray::try_from(take("SERVICE_COUNTERS")?).map_err(map("SERVICE_COUNTERS"))?;
+        let real_server_counters =
+            PerCpuArray::try_from(take("SERVER_COUNTERS")?).map_err(map("SERVER_COUNTERS"))?;
+
+        program(&mut ebpf)?.load().map_err(LoadError::Program)?;
+        Ok(Self {
+            ebpf,
+            capacity,
+            services,
+            port_ranges,
+            tables,
+            notes,
+            openings,
+            real_servers,
+            settings,
+            roles_id,
+            verdicts,
+            service_counters,
+            real_server_counters,
+            map_bytes,
+            pins,
+            links: BTreeMap::new(),
+        })
     }
 
     /// What adopted maps hold; nothing in new ones.
-    pub fn installed(&self) -> Result<Installed, ApplyError> {
-        let context = |source| ApplyError { what: "read what is installed", source };
-        let mut installed = Installed::default();
+    pub fn installed(&mut self) -> Result<Installed, ApplyError> {
+        self.read_installed()
+            .map_err(|source| ApplyError { what: "read what is installed", source })
+    }
+
+    fn read_installed(&mut self) -> Result<Installed, Refused> {
+        let mut installed = Installed { capacity: self.capacity, ..Installed::default() };
         for entry in self.services.iter() {
-            let (key, value) = entry.map_err(context)?;
-            installed.services.insert(key, InstalledService { value, table: None });
+            let (key, service) = entry?;
+            installed.services.insert(key, service);
         }
         if installed.services.is_empty() {
             return Ok(installed);
         }
+        for entry in self.port_ranges.iter() {
+            let (prefix, key) = entry?;
+            installed.port_ranges.insert((prefix.prefix_len(), prefix.data()), key);
+        }
+        for service in installed.services.values() {
+            let tracked = service.previous != STEADY
+                || installed.services.values().any(|other| other.previous == service.table);
+            if installed.tables.contains_key(&service.table) {
+                continue;
+            }
+            let generation = self.tables.read(service.table, service.table_size, tracked)?;
+            let table = InstalledTable { generation, made: None, moved: None };
+            installed.tables.insert(service.table, table);
+        }
+        let used = installed.tables.keys().copied().collect();
+        self.tables.remove_all_but(&used, self.capacity.tables)?;
         for (index, server) in (0..EMPTY).zip(self.real_servers.iter()) {
-            let server = server.map_err(context)?;
+            let server = server?;
             if server != abi::RealServer::FREE {
                 installed.real_servers.insert(index, server);
             }
@@ -132,48 +248,155 @@ impl Dataplane {
         Ok(installed)
     }
 
-    /// Carries out operations, in order.
+    /// What the datapath has noted of flows, and the times that it has written into previous
+    /// owners, which `installed` gets.
+    pub fn noted(&self, installed: &mut Installed) -> Result<Noted, ApplyError> {
+        self.read_noted(installed)
+            .map_err(|source| ApplyError { what: "read the flow table", source })
+    }
+
+    /// When nothing is remembered.
+    pub fn nothing_noted() -> Noted {
+        Noted { now: role::monotonic_seconds(), ..Noted::default() }
+    }
+
+    fn read_noted(&self, installed: &mut Installed) -> Result<Noted, Refused> {
+        for (&index, table) in &mut installed.tables {
+            if !table.generation.is_steady() {
+                table.generation.refresh(self.tables.read_previous(index)?);
+            }
+        }
+        Ok(Noted {
+            connections: memory::entries(self.notes.fd.as_fd())?,
+            openings: memory::entries(self.openings.fd.as_fd())?,
+            // After what was read, or a note could be from the future.
+            now: role::monotonic_seconds(),
+        })
+    }
+
+    /// Carries out operations, in order. Tables are made together ahead of the first operation
+    /// that follows them, as the kernel waits for packets in flight each time.
     pub fn apply(&mut self, ops: &[MapOp]) -> Result<(), ApplyError> {
         for op in ops {
             let (what, done) = match op {
-                MapOp::SetRealServer { index, value } => {
-                    ("set a real server", self.real_servers.set(u32::from(*index), value, 0))
+                MapOp::InstallTable { table, slots, previous } => {
+                    let made = self.tables.install(*table, slots, previous);
+                    ("make a Maglev table", made.map_err(Into::into))
                 }
-                MapOp::InstallTable { table, slots } => {
-                    ("install a Maglev table", self.install_table(*table, slots))
+                MapOp::SetRealServer { .. }
+                | MapOp::ClearRealServerCounters { .. }
+                | MapOp::ClearServiceCounters { .. }
+                | MapOp::UpdateTable { .. }
+                | MapOp::SetService { .. }
+                | MapOp::SetPortRange { .. }
+                | MapOp::DeletePortRange { .. }
+                | MapOp::LookForPortRanges(_)
+                | MapOp::DeleteService { .. }
+                | MapOp::DeleteTable { .. }
+                | MapOp::DeletePrevious { .. }
+                | MapOp::SetNote { .. }
+                | MapOp::DeleteNote { .. }
+                | MapOp::DeleteOpening { .. }
+                | MapOp::FreeRealServer { .. } => {
+                    self.publish()?;
+                    self.apply_one(op)
                 }
-                MapOp::SetService { key, value } => {
-                    ("set a virtual service", self.services.insert(key, value, 0))
-                }
-                MapOp::DeleteService { key } => {
-                    ("delete a virtual service", self.services.remove(key))
-                }
-                // An empty table takes the place, as aya cannot clear it; memory is what counts.
-                MapOp::DeleteTable { table } => {
-                    ("delete a Maglev table", self.install_table(*table, &[EMPTY]))
-                }
-                MapOp::FreeRealServer { index } => (
-                    "free a real server",
-                    self.real_servers.set(u32::from(*index), abi::RealServer::FREE, 0),
-                ),
             };
             done.map_err(|source| ApplyError { what, source })?;
         }
-        Ok(())
+        self.publish()
     }
 
-    fn install_table(&mut self, table: u32, slots: &[u16]) -> Result<(), MapError> {
-        let cells = slots.chunks(Cell::SLOTS as usize).map(|chunk| {
-            let mut cell = Cell { slots: [EMPTY; Cell::SLOTS as usize] };
-            cell.slots[..chunk.len()].copy_from_slice(chunk);
-            cell
-        });
-        let count = u32::try_from(cells.len()).unwrap_or(u32::MAX);
-        let mut inner = Array::create(count, BPF_F_INNER_MAP)?;
-        for (index, cell) in (0..).zip(cells) {
-            inner.set(index, cell, 0)?;
+    fn publish(&mut self) -> Result<(), ApplyError> {
+        let what = "install Maglev tables";
+        self.tables.publish().map_err(|source| ApplyError { what, source: source.into() })
+    }
+
+    fn apply_one(&mut self, op: &MapOp) -> (&'static str, Result<(), Refused>) {
+        match op {
+            MapOp::SetRealServer { index, value } => {
+                ("set a real server", self.set_real_server(*index, value))
+            }
+            MapOp::FreeRealServer { index } => {
+                ("free a real server", self.set_real_server(*index, &abi::RealServer::FREE))
+            }
+            MapOp::ClearRealServerCounters { index } => {
+                let counters = &mut self.real_server_counters;
+                ("clear a real server's counters", counters::clear(counters, (*index).into()))
+            }
+            MapOp::ClearServiceCounters { id } => {
+                let counters = &mut self.service_counters;
+                ("clear a service's counters", counters::clear(counters, *id))
+            }
+            MapOp::UpdateTable { table, updates } => {
+                let done = self.tables.update(*table, updates);
+                ("update a Maglev table", done.map_err(Into::into))
+            }
+            MapOp::DeletePrevious { table } => {
+                let done = self.tables.delete_previous(&[*table]);
+                ("delete previous owners", done.map_err(Into::into))
+            }
+            MapOp::SetService { key, value } => {
+                ("set a virtual service", self.services.insert(key, value, 0).map_err(Into::into))
+            }
+            MapOp::DeleteService { key } => {
+                ("delete a virtual service", self.services.remove(key).map_err(Into::into))
+            }
+            MapOp::SetPortRange { prefix: (bits, prefix), key } => {
+                let done = self.port_ranges.insert(&Key::new(*bits, *prefix), key, 0);
+                ("set a port range", done.map_err(Into::into))
+            }
+            MapOp::DeletePortRange { prefix: (bits, prefix) } => {
+                let done = self.port_ranges.remove(&Key::new(*bits, *prefix));
+                ("delete a port range", done.map_err(Into::into))
+            }
+            MapOp::LookForPortRanges(wanted) => {
+                ("look for port ranges", self.look_for_port_ranges(*wanted))
+            }
+            MapOp::SetNote { key, note } => {
+                let done = self.notes.map.insert(key, note, 0);
+                ("note a flow", done.map_err(Into::into))
+            }
+            MapOp::DeleteNote { key } => ("forget a flow", forget(&mut self.notes, key)),
+            MapOp::DeleteOpening { key } => ("forget a flow", forget(&mut self.openings, key)),
+            MapOp::DeleteTable { table, size } => {
+                self.tables.delete(*table, *size as usize);
+                ("delete a Maglev table", Ok(()))
+            }
+            MapOp::InstallTable { .. } => unreachable!("tables are made together"),
         }
-        self.tables.set(table, &inner, 0)
+    }
+
+    /// Makes ready for the next change, and gives back what the last ones left. Takes the kernel
+    /// some ten milliseconds when there is something to do; never within a packet's run of
+    /// [`Self::apply`].
+    pub fn tidy(&mut self, installed: &mut Installed) -> Result<(), ApplyError> {
+        let used = installed.tables.iter();
+        let used = used.map(|(&index, table)| (index, table.generation.slots().len())).collect();
+        let done = self.tables.tidy(&used, self.capacity.tables);
+        installed.spares = self.tables.spares();
+        done.map_err(|source| ApplyError { what: "make spare Maglev tables", source: source.into() })
+    }
+
+    fn set_real_server(&mut self, index: u16, value: &abi::RealServer) -> Result<(), Refused> {
+        Ok(self.real_servers.set(u32::from(index), value, 0)?)
+    }
+
+    fn look_for_port_ranges(&mut self, wanted: bool) -> Result<(), Refused> {
+        let before = self.settings.get(&0, 0)?;
+        Ok(self.settings.set(0, Settings { port_ranges: u32::from(wanted), ..before }, 0)?)
+    }
+
+    /// Lets the datapath note flows again, after notes were deleted.
+    pub fn clear_full(&mut self) -> Result<(), ApplyError> {
+        let mut clear = || -> Result<(), Refused> {
+            let before = self.settings.get(&0, 0)?;
+            if before.flow_table_full != 0 {
+                self.settings.set(0, Settings { flow_table_full: 0, ..before }, 0)?;
+            }
+            Ok(())
+        };
+        clear().map_err(|source| ApplyError { what: "let flows be noted again", source })
     }
 
     /// Attaches the program to an interface, or replaces the one that a former daemon left there.
@@ -239,17 +462,6 @@ impl Dataplane {
         Roles::open(self.roles_id)
     }
 
-    /// Packets by verdict, summed over CPUs.
-    pub fn verdicts(&self) -> BTreeMap<&'static str, u64> {
-        (0..)
-            .zip(Verdict::ALL)
-            .map(|(index, verdict)| {
-                let packets = self.verdicts.get(&index, 0).map_or(0, |cpus| cpus.iter().sum());
-                (verdict.name(), packets)
-            })
-            .collect()
-    }
-
     /// Runs the loaded program once on a frame, by `BPF_PROG_TEST_RUN`, as if it had come in by
     /// the loopback interface.
     pub fn test_run(&mut self, frame: &[u8]) -> Result<TestRunOutcome, LoadError> {
@@ -264,9 +476,54 @@ impl Dataplane {
 
 fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, LoadError> {
     ebpf.program_mut(PROGRAM)
-        .ok_or(LoadError::NoMap(PROGRAM))?
+        .ok_or(LoadError::Missing(PROGRAM))?
         .try_into()
         .map_err(LoadError::Program)
+}
+
+fn forget(notes: &mut Notes, key: &FlowKey) -> Result<(), Refused> {
+    match notes.map.remove(key) {
+        // The datapath was first.
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
+            Ok(())
+        }
+        Err(MapError::KeyNotFound) => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+/// How many entries each map is made for.
+fn sizes(capacity: Capacity) -> [(&'static str, usize); 8] {
+    [
+        ("SERVICES", capacity.services),
+        ("TABLES", capacity.tables),
+        ("PREVIOUS", capacity.tables),
+        ("NOTES", capacity.notes),
+        // Half as many begin at a time as there are, at most.
+        ("OPENINGS", capacity.notes / 2),
+        ("REAL_SERVERS", capacity.real_servers),
+        ("SERVICE_COUNTERS", capacity.services),
+        ("SERVER_COUNTERS", capacity.real_servers),
+    ]
+}
+
+fn fd<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<BorrowedFd<'a>, LoadError> {
+    let map = ebpf.map(name).ok_or(LoadError::Missing(name))?;
+    if let Map::Array(data)
+    | Map::ArrayOfMaps(data)
+    | Map::HashMap(data)
+    | Map::LruHashMap(data)
+    | Map::LpmTrie(data)
+    | Map::PerCpuArray(data) = map
+    {
+        Ok(data.fd().as_fd())
+    } else {
+        Err(LoadError::Missing(name))
+    }
+}
+
+fn io(name: &'static str) -> impl FnOnce(io::Error) -> LoadError {
+    move |source| LoadError::Io { name, source }
 }
 
 /// The bpffs of a state directory, mounted if it was not.

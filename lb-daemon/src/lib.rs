@@ -1,15 +1,17 @@
 //! `lbd`, the daemon of a director, and `lbctl`, its command line.
 //!
-//! Pure modules (`config`, `maglev`, `reconcile`, `service`) do no I/O and read no clock.
+//! Pure modules (`config`, `generation`, `maglev`, `ports`, `reconcile`, `service`) do no I/O and read no clock.
 
 pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod dataplane;
 pub mod failover;
+pub mod generation;
 pub mod lbctl;
 pub mod maglev;
 pub mod neighbour;
+mod ports;
 pub mod reconcile;
 pub mod service;
 

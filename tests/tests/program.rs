@@ -5,20 +5,26 @@
 //! by somebody else's parser, so that an error that both share is seen as well. Needs root.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{cell::RefCell, collections::BTreeMap, net::Ipv4Addr, num::NonZeroU16};
 
 use etherparse::{
     IpHeaders, IpNumber, LaxNetSlice, LaxSlicedPacket, PacketBuilder, PacketBuilderStep,
 };
 use lb_daemon::{
     dataplane::{Dataplane, TestRunOutcome},
-    reconcile::{Desired, Hop, Installed, MapOp, reconcile},
-    service::{Forwarding, Protocol, RealServer, VirtualService},
+    reconcile::{Capacity, Desired, Hop, Installed, MapOp, reconcile},
+    service::{
+        Forwarding, Hash, OnDown, Ports, Protocol, RealServer, ServiceAddress, Tracking,
+        VirtualService,
+    },
 };
 use lb_ebpf::{
-    abi::{self, ServiceKey},
+    abi::{self, Counters, Note, PortPrefix, Previous, Seconds, ServiceKey},
     director::{self, Maps},
+    flow::FlowKey,
     packet::Packet,
+    reset,
+    tracking::Memory,
     verdict::{Action, Verdict},
 };
 use proptest::{
@@ -164,10 +170,12 @@ impl Program {
         };
         let service = |port, protocol, real_servers| VirtualService {
             name: format!("{protocol}-{port}"),
-            address: std::net::SocketAddrV4::new(VIP.into(), port),
+            address: ServiceAddress::one(VIP.into(), NonZeroU16::new(port).unwrap()),
             protocol,
             forwarding: Forwarding::Dr,
+            hash: Hash::Flow,
             table_size: 65_537,
+            tracking: (protocol == Protocol::Tcp).then(|| Tracking::default_for(protocol)),
             real_servers,
         };
         let hop = |host| Hop {
@@ -184,7 +192,8 @@ impl Program {
             routers: BTreeMap::new(),
             neighbours: (11..=13).map(|host| (address(host), hop(host))).collect(),
         };
-        let kernel = Dataplane::load(None).expect("load the program; this needs root");
+        let kernel = Dataplane::load(None, Capacity::default())
+            .expect("load the program; this needs root");
         let (installed, host) = (Installed::default(), HostMaps::default());
         let mut program = Self { kernel, desired, installed, host, seen: BTreeMap::new() };
         program.install();
@@ -192,7 +201,8 @@ impl Program {
     }
 
     fn install(&mut self) {
-        let (ops, installed) = reconcile(&self.desired, &self.installed).unwrap();
+        let noted = self.kernel.noted(&mut self.installed).unwrap();
+        let (ops, installed) = reconcile(&self.desired, &self.installed, &noted).unwrap();
         self.kernel.apply(&ops).unwrap();
         self.host.apply(&ops);
         self.installed = installed;
@@ -204,6 +214,9 @@ impl Program {
         let mut expected = frame.to_vec();
         let packet = &mut Packet::from_frame(&mut expected);
         let verdict = director::handle(packet, LOOPBACK, &self.host);
+        if verdict == Verdict::Reset {
+            expected.truncate(reset::FRAME_LEN.into());
+        }
         *self.seen.entry(verdict).or_default() += 1;
         let action = match verdict.action() {
             Action::Drop => 1,
@@ -212,7 +225,7 @@ impl Program {
         };
         assert_eq!(outcome.action, action, "{verdict:?}: {frame:02x?}");
         assert_eq!(outcome.frame, expected, "{verdict:?}: {frame:02x?}");
-        if outcome.frame != frame {
+        if outcome.frame != frame && verdict == Verdict::Forwarded {
             assert_eq!(outcome.frame[12..], frame[12..], "only MAC addresses change: {frame:02x?}");
             assert!(is_of_a_service(frame), "changed, and of no service: {frame:02x?}");
         }
@@ -248,32 +261,67 @@ fn is_of_a_service(frame: &[u8]) -> bool {
 #[derive(Default)]
 struct HostMaps {
     services: BTreeMap<ServiceKey, abi::Service>,
+    port_ranges: BTreeMap<(u32, PortPrefix), ServiceKey>,
     tables: BTreeMap<u32, Vec<u16>>,
+    previous: RefCell<BTreeMap<u32, Vec<Previous>>>,
+    notes: RefCell<BTreeMap<FlowKey, Note>>,
+    openings: RefCell<BTreeMap<FlowKey, Note>>,
     real_servers: BTreeMap<u16, abi::RealServer>,
+    counted: RefCell<BTreeMap<u16, Counters>>,
 }
 
 impl HostMaps {
     fn apply(&mut self, ops: &[MapOp]) {
         for op in ops {
-            match op {
+            match op.clone() {
                 MapOp::SetRealServer { index, value } => {
-                    self.real_servers.insert(*index, *value);
+                    self.real_servers.insert(index, value);
                 }
-                MapOp::InstallTable { table, slots } => {
-                    self.tables.insert(*table, slots.clone());
+                MapOp::InstallTable { table, slots, previous } => {
+                    self.tables.insert(table, slots);
+                    self.previous.get_mut().insert(table, previous);
+                }
+                MapOp::UpdateTable { table, updates } => {
+                    for update in updates {
+                        let index = update.index as usize;
+                        self.tables.get_mut(&table).unwrap()[index] = update.slot;
+                        self.previous.get_mut().get_mut(&table).unwrap()[index] = update.previous;
+                    }
                 }
                 MapOp::SetService { key, value } => {
-                    self.services.insert(*key, *value);
+                    self.services.insert(key, value);
+                }
+                MapOp::SetPortRange { prefix, key } => {
+                    self.port_ranges.insert(prefix, key);
+                }
+                MapOp::DeletePortRange { prefix } => {
+                    self.port_ranges.remove(&prefix);
                 }
                 MapOp::DeleteService { key } => {
-                    self.services.remove(key);
+                    self.services.remove(&key);
                 }
-                MapOp::DeleteTable { table } => {
-                    self.tables.remove(table);
+                MapOp::DeleteTable { table, .. } => {
+                    self.tables.remove(&table);
+                }
+                MapOp::DeletePrevious { table } => {
+                    self.previous.get_mut().remove(&table);
+                }
+                MapOp::SetNote { key, note } => {
+                    self.notes.get_mut().insert(key, note);
+                }
+                MapOp::DeleteNote { key } => {
+                    self.notes.get_mut().remove(&key);
+                }
+                MapOp::DeleteOpening { key } => {
+                    self.openings.get_mut().remove(&key);
                 }
                 MapOp::FreeRealServer { index } => {
-                    self.real_servers.remove(index);
+                    self.real_servers.remove(&index);
                 }
+                MapOp::ClearRealServerCounters { index } => {
+                    self.counted.get_mut().remove(&index);
+                }
+                MapOp::ClearServiceCounters { .. } | MapOp::LookForPortRanges(_) => {}
             }
         }
     }
@@ -282,6 +330,23 @@ impl HostMaps {
 impl Maps for HostMaps {
     fn service(&self, key: &ServiceKey) -> Option<&abi::Service> {
         self.services.get(key)
+    }
+
+    fn has_port_ranges(&self) -> bool {
+        !self.port_ranges.is_empty()
+    }
+
+    fn port_range(&self, port: &PortPrefix) -> Option<&ServiceKey> {
+        let bits = |prefix: &PortPrefix| {
+            let [a, b, c, d] = prefix.vip;
+            let [high, low] = prefix.port;
+            u64::from_be_bytes([a, b, c, d, prefix.protocol, 0, high, low])
+        };
+        let matches = |(len, prefix): &(u32, PortPrefix)| {
+            (bits(prefix) ^ bits(port)).leading_zeros() + 32 >= *len
+        };
+        let longest = self.port_ranges.iter().filter(|(prefix, _)| matches(prefix));
+        longest.max_by_key(|((len, _), _)| *len).map(|(_, key)| key)
     }
 
     fn forward_until(&self, role: u32) -> Option<u64> {
@@ -296,7 +361,65 @@ impl Maps for HostMaps {
         self.real_servers.get(&index)
     }
 
+    fn count(&self, _: u32, real_server: u16, counters: Counters) {
+        let mut counted = self.counted.borrow_mut();
+        let sum = counted.entry(real_server).or_default();
+        sum.packets += counters.packets;
+        sum.bytes += counters.bytes;
+        sum.new_flows += counters.new_flows;
+    }
+
     fn now(&self) -> u64 {
+        0
+    }
+}
+
+impl Memory for HostMaps {
+    fn previous(&self, table: u32, slot: u32) -> Option<Previous> {
+        self.previous.borrow().get(&table)?.get(slot as usize).copied()
+    }
+
+    fn stamp_previous(&self, table: u32, slot: u32, seen: Seconds) {
+        self.previous.borrow_mut().get_mut(&table).unwrap()[slot as usize].seen = seen;
+    }
+
+    fn note(&self, key: &FlowKey) -> Option<Note> {
+        self.notes.borrow().get(key).copied()
+    }
+
+    fn set_note(&self, key: &FlowKey, note: &Note) -> bool {
+        self.notes.borrow_mut().insert(*key, *note);
+        true
+    }
+
+    fn touch_note(&self, key: &FlowKey, note: &Note) {
+        self.notes.borrow_mut().insert(*key, *note);
+    }
+
+    fn forget_note(&self, key: &FlowKey) {
+        self.notes.borrow_mut().remove(key);
+    }
+
+    fn opening(&self, key: &FlowKey) -> Option<Note> {
+        self.openings.borrow().get(key).copied()
+    }
+
+    fn set_opening(&self, key: &FlowKey, note: &Note) -> bool {
+        self.openings.borrow_mut().insert(*key, *note);
+        true
+    }
+
+    fn forget_opening(&self, key: &FlowKey) {
+        self.openings.borrow_mut().remove(key);
+    }
+
+    fn is_full(&self) -> bool {
+        false
+    }
+
+    fn report_full(&self) {}
+
+    fn seconds(&self) -> Seconds {
         0
     }
 }

@@ -51,7 +51,7 @@ pub(super) fn file(mut root: Section<'_>) -> Option<Config> {
             if let (Some((span, path)), false) = (first_service, root.contains("director")) {
                 faults.add(span, &path, "needs `interfaces` in [director]");
             }
-            Some(Director { id: None, interfaces: Vec::new(), xdp_mode: XdpMode::Auto })
+            Some(Director { id: None, interfaces: Vec::new(), xdp_mode: XdpMode::Auto, flow_table_size: 65536 })
         }
     };
     root.close();

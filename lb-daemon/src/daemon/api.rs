@@ -5,10 +5,13 @@ use std::{
     fs, io,
     path::PathBuf,
     sync::{Arc, Mutex as Fact, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use tokio::sync::{Mutex, watch};
+use tokio::{
+    sync::{Mutex, watch},
+    time::MissedTickBehavior,
+};
 use tracing::{info, warn};
 
 use super::{
@@ -22,6 +25,9 @@ use crate::{
     error_chain,
     neighbour::{Resolver, View},
 };
+
+/// How often the flow table is gone through while a change is in progress.
+const AGING: Duration = Duration::from_secs(1);
 
 pub(super) struct Daemon {
     running: Mutex<Running>,
@@ -68,6 +74,18 @@ pub(super) async fn follow_neighbours(daemon: Arc<Daemon>, mut view: watch::Rece
     while view.changed().await.is_ok() {
         if let Err(error) = daemon.running.lock().await.refresh_neighbours() {
             warn!(error = %error_chain(&error), "the datapath did not take a MAC address");
+        }
+    }
+}
+
+/// Forgets what is remembered of changes, in its time.
+pub(super) async fn follow_time(daemon: Arc<Daemon>) {
+    let mut ticks = tokio::time::interval(AGING);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = daemon.running.lock().await.age() {
+            warn!(error = %error_chain(&error), "the datapath did not forget a change");
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     },
     failover::{GRACE, RoleWriter, Update, router_config},
     neighbour::{self, Follower, Resolver, Targets},
-    reconcile::{Desired, Installed, TooMany, reconcile},
+    reconcile::{Capacity, Desired, Installed, MapOp, Noted, TooMany, age, reconcile},
 };
 
 /// How long a start or an edit waits for the MAC addresses of new real servers: a neighbour on the
@@ -79,6 +79,8 @@ pub(super) struct Datapath {
     roles: Roles,
     /// Whether a former daemon left it.
     adopted: bool,
+    /// Whether owners or flows of before a change may be remembered.
+    remembers: bool,
 }
 
 impl Running {
@@ -148,7 +150,8 @@ impl Running {
         self.neighbours.set_targets(targets(config));
         let view = self.neighbours.view().borrow().clone();
         if self.datapath.is_none() {
-            self.datapath = Some(Datapath::open(&self.state_dir, &self.role_updates)?);
+            let capacity = Capacity::of(config);
+            self.datapath = Some(Datapath::open(&self.state_dir, capacity, &self.role_updates)?);
         }
         if let Some(datapath) = &mut self.datapath {
             block_in_place(|| datapath.reconcile(&desired(config, &view)))?;
@@ -226,6 +229,18 @@ impl Running {
         }
     }
 
+    /// Forgets what has been remembered of a change for long enough.
+    pub(super) fn age(&mut self) -> Result<(), StartError> {
+        let Some(datapath) = &mut self.datapath else { return Ok(()) };
+        let view = self.neighbours.view().borrow().clone();
+        block_in_place(|| {
+            if datapath.remembers {
+                datapath.age(&desired(&self.config, &view))?;
+            }
+            Ok(datapath.kernel.tidy(&mut datapath.installed)?)
+        })
+    }
+
     /// Resigns, waits for the successor, and takes everything back that was put into the kernel.
     pub(super) async fn stop(&mut self) {
         let forwarded = self.datapath.is_some() && self.routers().iter().any(holds_vips);
@@ -264,21 +279,47 @@ impl Running {
 }
 
 impl Datapath {
-    fn open(state_dir: &Path, updates: &mpsc::Sender<Update>) -> Result<Self, StartError> {
-        let kernel = Dataplane::load(Some(dataplane::pins_in(state_dir)?))?;
+    fn open(
+        state_dir: &Path,
+        capacity: Capacity,
+        updates: &mpsc::Sender<Update>,
+    ) -> Result<Self, StartError> {
+        let mut kernel = Dataplane::load(Some(dataplane::pins_in(state_dir)?), capacity)?;
         let installed = kernel.installed()?;
         let adopted = !installed.services.is_empty();
         if adopted {
             info!(services = installed.services.len(), "adopting the datapath of a former lbd");
         }
         let _ = updates.send(Update::Datapath(kernel.roles()?));
-        Ok(Self { roles: kernel.roles()?, kernel, installed, adopted })
+        Ok(Self { roles: kernel.roles()?, kernel, installed, adopted, remembers: adopted })
     }
 
     fn reconcile(&mut self, desired: &Desired) -> Result<(), StartError> {
-        let (ops, next) = reconcile(desired, &self.installed)?;
+        let noted = self.noted()?;
+        let (ops, next) = reconcile(desired, &self.installed, &noted)?;
         self.bridge_roles(&next)?;
-        if let Err(error) = self.kernel.apply(&ops) {
+        self.apply(&ops, next)
+    }
+
+    fn age(&mut self, desired: &Desired) -> Result<(), StartError> {
+        let noted = self.noted()?;
+        let (ops, next) = age(desired, &self.installed, &noted);
+        let quiet = ops.is_empty()
+            && next.tables.values().all(|table| table.generation.is_steady())
+            && noted.is_empty();
+        self.apply(&ops, next)?;
+        self.kernel.clear_full()?;
+        self.remembers = !quiet;
+        Ok(())
+    }
+
+    fn noted(&mut self) -> Result<Noted, StartError> {
+        if self.remembers { Ok(self.kernel.noted(&mut self.installed)?) } else { Ok(Dataplane::nothing_noted()) }
+    }
+
+    fn apply(&mut self, ops: &[MapOp], next: Installed) -> Result<(), StartError> {
+        self.remembers |= next.tables.values().any(|table| !table.generation.is_steady());
+        if let Err(error) = self.kernel.apply(ops) {
             // Some operations were carried out: the maps alone know which.
             let roles = self.installed.roles.clone();
             self.installed = Installed { roles, ..self.kernel.installed()? };
@@ -293,7 +334,7 @@ impl Datapath {
     fn bridge_roles(&mut self, next: &Installed) -> Result<(), StartError> {
         for (key, service) in &next.services {
             let Some(before) = self.installed.services.get(key) else { continue };
-            let (old, new) = (before.value.role, service.value.role);
+            let (old, new) = (before.role, service.role);
             if old != new && self.roles.forwards(old) && !self.roles.forwards(new) {
                 self.roles.forward_for(new, HANDOVER)?;
             }

@@ -10,7 +10,7 @@ use crate::{
         ConfigStatus, Forwards, Interface, Neighbour, RealServer, Service, Status, VirtualRouter,
     },
     neighbour,
-    reconcile::{self, InstalledTable},
+    reconcile,
     service::VirtualService,
 };
 
@@ -58,7 +58,7 @@ fn services_with(running: &Running, routers: &[RouterSnapshot]) -> Vec<Service> 
         .iter()
         .map(|service| Service {
             name: service.name.clone(),
-            address: service.address,
+            address: std::net::SocketAddrV4::new(service.address.vip, 80),
             protocol: service.protocol,
             forwarding: service.forwarding,
             forwards: forwards(service, running, routers),
@@ -80,7 +80,7 @@ fn services_with(running: &Running, routers: &[RouterSnapshot]) -> Vec<Service> 
 }
 
 fn forwards(service: &VirtualService, running: &Running, routers: &[RouterSnapshot]) -> Forwards {
-    let vip = *service.address.ip();
+    let vip = service.address.vip;
     let router = running
         .config()
         .virtual_routers
@@ -134,9 +134,11 @@ pub(super) fn real_servers(running: &Running, service: Option<&str>) -> Vec<Real
         .collect()
 }
 
-fn table<'a>(running: &'a Running, service: &VirtualService) -> Option<&'a InstalledTable> {
-    let key = reconcile::key(service.address, service.protocol);
-    running.datapath()?.installed.services.get(&key)?.table.as_ref()
+fn table<'a>(running: &'a Running, service: &VirtualService) -> Option<&'a reconcile::Quality> {
+    let key = reconcile::key(&service.address, service.protocol);
+    let installed = &running.datapath()?.installed;
+    let table = installed.services.get(&key)?.table;
+    Some(&installed.tables.get(&table)?.made.as_ref()?.1)
 }
 
 pub(super) fn virtual_routers(routers: &[RouterSnapshot]) -> Vec<VirtualRouter> {

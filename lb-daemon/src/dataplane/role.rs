@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aya::maps::{Array, Map, MapData, MapError};
-use lb_ebpf::abi::{ALWAYS, FOREVER, ForwardUntil};
+use lb_ebpf::abi::{ALWAYS, FOREVER, ForwardUntil, Seconds};
 use nix::time::{ClockId, clock_gettime};
 
 /// A handle of its own of the roles map: a write is one system call, under no lock of ours.
@@ -44,4 +44,9 @@ pub(super) fn id(roles: &Map) -> Option<u32> {
 /// The clock that the program reads.
 fn monotonic_now() -> Duration {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
+}
+
+/// Its whole seconds, as the program notes them.
+pub(super) fn monotonic_seconds() -> Seconds {
+    Seconds::try_from(monotonic_now().as_secs()).unwrap_or(Seconds::MAX)
 }

@@ -31,5 +31,5 @@ pub(super) fn check(
         interfaces.push(element.value);
     }
     section.close();
-    Some(Director { id: id?.into_inner(), interfaces, xdp_mode: xdp_mode?.into_inner() })
+    Some(Director { id: id?.into_inner(), interfaces, xdp_mode: xdp_mode?.into_inner(), flow_table_size: 65536 })
 }

@@ -45,7 +45,8 @@ pub(super) fn check<'a>(mut section: Section<'a>, seen: &mut Seen) -> Checked<'a
     let service = move || {
         Some(VirtualService {
             name: name?.into_inner(),
-            address: address?.into_inner(),
+            address: { let a: std::net::SocketAddrV4 = address?.into_inner(); crate::service::ServiceAddress::one(*a.ip(), std::num::NonZeroU16::new(a.port())?) },
+            hash: crate::service::Hash::Flow, tracking: if matches!(protocol.as_ref()?.get_ref(), Protocol::Tcp) { Some(crate::service::Tracking::default_for(Protocol::Tcp)) } else { None },
             protocol: protocol?.into_inner(),
             forwarding: forwarding?.into_inner(),
             table_size: table_size?.into_inner(),
