@@ -52,8 +52,8 @@ mod tests {
 
     #[test]
     fn the_hash_of_a_client_never_changes() {
-        assert_eq!(source([10, 77, 0, 1]), 0);
-        assert_eq!(source([0, 0, 0, 0]), 0);
+        assert_eq!(source([10, 77, 0, 1]), 0x2808_837b);
+        assert_eq!(source([0, 0, 0, 0]), 0xd820_b7e9);
     }
 
     #[test]

@@ -104,3 +104,6 @@ const fn complement(sum: u32) -> [u8; 2] {
     let folded = (folded & 0xffff) + (folded >> 16);
     (!(folded as u16)).to_be_bytes()
 }
+
+#[cfg(test)]
+mod tests;

@@ -128,14 +128,16 @@ impl Arrival<'_> {
         }
         let current = Choice { real_server: self.current(), why: Why::Opening };
         let kept = Choice { real_server: previous.index(), why: Why::Overflow };
-        let previous_lives = !previous.is_down() && previous.index() != EMPTY;
-        if previous_lives && previous.index() == self.current() {
-            // Without a note, the packets that follow have the same owner.
-            memory.forget_opening(self.key);
+        if self.current() == EMPTY {
+            // It begins when it is repeated, once somebody takes flows.
             return current;
         }
-        if previous_lives && memory.is_full() {
-            return kept;
+        let previous_lives = !previous.is_down() && previous.index() != EMPTY;
+        let is_current = previous.index() == self.current();
+        if previous_lives && (is_current || memory.is_full()) {
+            // Without a note, the packets that follow have the owner of before.
+            memory.forget_opening(self.key);
+            return if is_current { current } else { kept };
         }
         if memory.set_opening(self.key, &self.note(now)) || !previous_lives {
             current
@@ -218,5 +220,7 @@ impl Arrival<'_> {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod memory;
 #[cfg(test)]
 mod tests;

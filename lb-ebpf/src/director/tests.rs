@@ -1,10 +1,16 @@
+use core::cell::{Cell, RefCell};
 use std::{collections::BTreeMap, vec::Vec};
 
 use etherparse::PacketBuilder;
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::verdict::{Action, Verdict};
+use crate::{
+    abi::{CHANGED, Note, Previous, Seconds},
+    flow::FlowKey,
+    tracking::memory::PlainMemory,
+    verdict::{Action, Verdict},
+};
 
 #[test]
 fn a_packet_of_a_service_leaves_for_its_real_server_under_new_macs_only() {
@@ -82,10 +88,121 @@ fn every_truncation_of_a_packet_is_left_as_it_is() {
     for len in 0..whole.len() {
         let mut frame = whole[..len].to_vec();
         let verdict = run(&mut frame, &Fake::new());
-        let complete = len >= 14 + 20 + 4;
+        let complete = len >= 14 + 20 + 20;
         assert_eq!(verdict == Verdict::Forwarded, complete, "{len} bytes: {verdict:?}");
         assert_eq!(frame[..] == whole[..len], !complete, "{len} bytes");
     }
+}
+
+#[test]
+fn the_narrowest_service_that_has_a_port_takes_its_packets() {
+    let mut maps = Fake::new();
+    maps.add_range(BitsOfPort(0), 0, 20);
+    maps.add_range(BitsOfPort(8), 0, 21);
+    maps.add_range(BitsOfPort(14), 80, 22);
+    for (port, id) in [(80, ID), (81, 22), (83, 22), (84, 21), (0, 21), (255, 21), (256, 20)] {
+        let (verdict, steps) = explain(tcp(VIP, port), &maps);
+        assert_eq!((verdict, steps[0]), (Verdict::Forwarded, Step::Service(id)), "port {port}");
+    }
+    check("another address", tcp([10, 77, 0, 101], 80), &maps, Verdict::NotVirtualService);
+    check("another protocol", udp(VIP, 80), &maps, Verdict::NotVirtualService);
+
+    maps.looks_for_ranges = false;
+    check("no service with a range", tcp(VIP, 81), &maps, Verdict::NotVirtualService);
+}
+
+#[test]
+fn a_port_range_whose_service_is_gone_is_no_service() {
+    let mut maps = Fake::new();
+    maps.add_range(BitsOfPort(0), 0, 20);
+    maps.services.retain(|_, service| service.id == ID);
+    check("between two operations", tcp(VIP, 81), &maps, Verdict::NotVirtualService);
+}
+
+#[test]
+fn hashed_by_source_a_client_has_one_real_server_for_all_its_ports_and_services() {
+    let mut maps = Fake::new();
+    maps.port_80().source_mask = [255, 255, 255, 0];
+    maps.add_range(BitsOfPort(0), 0, 20);
+    let slot = |src, src_port, port, maps: &Fake| {
+        assert_eq!(run(&mut tcp_from(src, src_port, VIP, port), maps), Verdict::Forwarded);
+        maps.asked.get()
+    };
+    let expected = hash::slot(hash::source([192, 0, 2, 0]), SIZE);
+    for (host, src_port, port) in [(1, 4000, 80), (1, 4001, 80), (254, 9, 80), (7, 9, 443)] {
+        assert_eq!(slot([192, 0, 2, host], src_port, port, &maps), expected);
+    }
+    assert_ne!(slot([192, 0, 3, 1], 4000, 80, &maps), expected);
+
+    maps.port_80().source_mask = [255; 4];
+    assert_ne!(slot([192, 0, 2, 1], 4000, 80, &maps), slot([192, 0, 2, 2], 4000, 80, &maps));
+    assert_eq!(slot([192, 0, 2, 1], 4000, 80, &maps), slot([192, 0, 2, 1], 4001, 80, &maps));
+}
+
+#[test]
+fn what_is_forwarded_and_nothing_else_is_counted_for_service_and_real_server() {
+    let maps = Fake::new();
+    let syn = with(|frame| frame[TCP_FLAGS] = SYN);
+    let bytes = syn.len() as u64;
+    check("a flow begins", syn, &maps, Verdict::Forwarded);
+    check("data", tcp(VIP, 80), &maps, Verdict::Forwarded);
+    let syn_ack = with(|frame| frame[TCP_FLAGS] = SYN | ACK);
+    check("a SYN that answers one begins nothing", syn_ack, &maps, Verdict::Forwarded);
+    let counted = Counters { packets: 3, bytes: 3 * bytes, new_flows: 1 };
+    assert_eq!(maps.counted.take(), BTreeMap::from([((ID, SERVER), counted)]));
+
+    check("flooded by a bridge", with(|frame| frame[0] ^= 2), &maps, Verdict::NotAddressedToUs);
+    check("of no service", tcp(VIP, 81), &maps, Verdict::NotVirtualService);
+    assert!(maps.counted.take().is_empty());
+}
+
+#[test]
+fn a_flow_whose_real_server_is_gone_is_reset_if_the_service_says_so() {
+    let maps = Fake::changing(Previous::DOWN | 9, Service::RESETS);
+    let mut frame = with(|frame| frame[TCP_FLAGS] = ACK);
+    assert_eq!(run(&mut frame, &maps), Verdict::Reset);
+    assert_eq!((&frame[..6], &frame[6..12]), (&CLIENT_MAC[..], &DIRECTOR_MAC[..]));
+    assert_eq!(frame[26..34], [VIP, CLIENT].concat(), "from the VIP to the client");
+    let rst = with(|frame| frame[TCP_FLAGS] = 4);
+    check("a reset is not answered", rst, &maps, Verdict::RealServerGone);
+    check("nor what acknowledges nothing", tcp(VIP, 80), &maps, Verdict::RealServerGone);
+    assert!(maps.counted.take().is_empty());
+    let syn = with(|frame| frame[TCP_FLAGS] = SYN);
+    check("a new flow is forwarded", syn, &maps, Verdict::Forwarded);
+
+    let maps = Fake::changing(Previous::DOWN | 9, 0);
+    let ack = with(|frame| frame[TCP_FLAGS] = ACK);
+    check("hashed again, its new real server answers", ack, &maps, Verdict::Forwarded);
+}
+
+#[test]
+fn a_reset_is_for_who_is_forwarded_alone() {
+    let mut maps = Fake::changing(Previous::DOWN | 9, Service::RESETS);
+    let ack = || with(|frame| frame[TCP_FLAGS] = ACK);
+    let flooded = with(|frame| (frame[0], frame[TCP_FLAGS]) = (frame[0] ^ 2, ACK));
+    check("flooded by a bridge", flooded, &maps, Verdict::NotAddressedToUs);
+    maps.forward_until = 0;
+    check("of another director", ack(), &maps, Verdict::NotActive);
+}
+
+#[test]
+fn the_decision_is_told_step_by_step() {
+    let maps = Fake::changing(9, 0);
+    let slot = hash::slot(hash::flow(&key(4000)), SIZE);
+    let (verdict, steps) = explain(tcp(VIP, 80), &maps);
+    assert_eq!(verdict, Verdict::Forwarded);
+    assert_eq!(
+        steps,
+        [
+            Step::Service(ID),
+            Step::Slot { slot, owner: SERVER | CHANGED },
+            Step::Change { table: TABLE, slot },
+            Step::Choice(Choice { real_server: 9, why: Why::Previous }),
+        ]
+    );
+    let (_, steps) = explain(tcp(VIP, 80), &Fake::new());
+    let choice = Step::Choice(Choice { real_server: SERVER, why: Why::Steady });
+    assert_eq!(steps, [Step::Service(ID), Step::Slot { slot, owner: SERVER }, choice]);
 }
 
 proptest! {
@@ -120,27 +237,58 @@ proptest! {
 }
 
 const VIP: [u8; 4] = [10, 77, 0, 100];
+const CLIENT: [u8; 4] = [192, 0, 2, 1];
 const CLIENT_MAC: [u8; 6] = [0xaa; 6];
 const DIRECTOR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 1];
 const REAL_SERVER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 9];
 const IFINDEX: u32 = 3;
+const TABLE: u32 = 4;
 const SIZE: u32 = 1021;
+const ROLE: u32 = 2;
+const ID: u32 = 5;
+const SERVER: u16 = 7;
+/// In a frame without IPv4 options.
+const TCP_FLAGS: usize = 14 + 20 + 13;
+const SYN: u8 = 2;
+const ACK: u8 = 16;
 
-/// One service, one table, one real server in every slot.
+/// One table, and the same real server whatever its index.
 struct Fake {
-    service: Service,
-    slots: BTreeMap<u32, u16>,
+    services: BTreeMap<ServiceKey, Service>,
+    ranges: Vec<(BitsOfPort, u16, ServiceKey)>,
+    looks_for_ranges: bool,
+    slots: BTreeMap<u32, Slot>,
+    memory: PlainMemory,
     real_server: RealServer,
     forward_until: u64,
     now: u64,
-    asked: core::cell::Cell<u32>,
+    asked: Cell<u32>,
+    counted: RefCell<BTreeMap<(u32, u16), Counters>>,
+    steps: RefCell<Vec<Step>>,
 }
 
+/// The length of a prefix of a port.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct BitsOfPort(u32);
+
 impl Fake {
+    /// A service for TCP port 80, in which no change is in progress.
     fn new() -> Self {
+        let service = Service {
+            table: TABLE,
+            table_size: SIZE,
+            previous: STEADY,
+            role: ROLE,
+            id: ID,
+            source_mask: [0; 4],
+            flags: 0,
+        };
         Self {
-            service: Service { table: 4, table_size: SIZE, role: 2 },
-            slots: (0..SIZE).map(|slot| (slot, 7)).collect(),
+            services: BTreeMap::from([(key(0).service(), service)]),
+            ranges: Vec::new(),
+            looks_for_ranges: false,
+            slots: (0..SIZE).map(|slot| (slot, SERVER)).collect(),
+            memory: PlainMemory::default(),
             real_server: RealServer {
                 address: [10, 77, 0, 11],
                 ifindex: IFINDEX,
@@ -149,23 +297,63 @@ impl Fake {
             },
             forward_until: FOREVER,
             now: 0,
-            asked: core::cell::Cell::new(SIZE),
+            asked: Cell::new(SIZE),
+            counted: RefCell::default(),
+            steps: RefCell::default(),
         }
+    }
+
+    /// Every slot changed hands just now.
+    fn changing(previous: u16, flags: u32) -> Self {
+        let mut maps = Self::new();
+        maps.port_80().previous = TABLE;
+        maps.port_80().flags = flags;
+        maps.slots.values_mut().for_each(|slot| *slot |= CHANGED);
+        let previous = Previous { real_server: previous, ..Previous::NONE };
+        maps.memory.previous = RefCell::new((0..SIZE).map(|s| ((TABLE, s), previous)).collect());
+        maps
+    }
+
+    fn port_80(&mut self) -> &mut Service {
+        self.services.get_mut(&key(0).service()).unwrap()
+    }
+
+    fn add_range(&mut self, bits: BitsOfPort, first: u16, id: u32) {
+        let service = Service { id, ..*self.port_80() };
+        let key =
+            ServiceKey { port: first.to_be_bytes(), ports: ServiceKey::RANGE, ..key(0).service() };
+        // The same first port may begin ranges of several lengths.
+        let key = ServiceKey { ports: key.ports + u8::try_from(bits.0).unwrap(), ..key };
+        self.services.insert(key, service);
+        self.ranges.push((bits, first, key));
+        self.looks_for_ranges = true;
     }
 }
 
 impl Maps for Fake {
     fn service(&self, key: &ServiceKey) -> Option<&Service> {
-        let configured = ServiceKey { vip: VIP, port: [0, 80], protocol: 6, zero: 0 };
-        (*key == configured).then_some(&self.service)
+        self.services.get(key)
+    }
+
+    fn has_port_ranges(&self) -> bool {
+        self.looks_for_ranges
+    }
+
+    fn port_range(&self, wanted: &PortPrefix) -> Option<&ServiceKey> {
+        let has = |(bits, first, key): &&(BitsOfPort, u16, ServiceKey)| {
+            let port = u16::from_be_bytes(wanted.port);
+            let differing = u32::from(port ^ first).checked_shr(16 - bits.0).unwrap();
+            differing == 0 && (wanted.vip, wanted.protocol) == (key.vip, key.protocol)
+        };
+        self.ranges.iter().filter(has).max_by_key(|(bits, ..)| *bits).map(|(.., key)| key)
     }
 
     fn forward_until(&self, role: u32) -> Option<u64> {
-        (role == 2).then_some(self.forward_until)
+        (role == ROLE).then_some(self.forward_until)
     }
 
-    fn slot(&self, table: u32, slot: u32) -> Option<u16> {
-        assert_eq!(table, 4);
+    fn slot(&self, table: u32, slot: u32) -> Option<Slot> {
+        assert_eq!(table, TABLE);
         assert!(slot < SIZE);
         self.asked.set(slot);
         self.slots.get(&slot).or_else(|| self.slots.get(&0).filter(|&&only| only == EMPTY)).copied()
@@ -175,8 +363,70 @@ impl Maps for Fake {
         Some(&self.real_server)
     }
 
+    fn count(&self, service: u32, real_server: u16, counters: Counters) {
+        let mut counted = self.counted.borrow_mut();
+        let sum = counted.entry((service, real_server)).or_default();
+        sum.packets += counters.packets;
+        sum.bytes += counters.bytes;
+        sum.new_flows += counters.new_flows;
+    }
+
     fn now(&self) -> u64 {
         self.now
+    }
+
+    fn saw(&self, step: Step) {
+        self.steps.borrow_mut().push(step);
+    }
+}
+
+impl Memory for Fake {
+    fn previous(&self, table: u32, slot: u32) -> Option<Previous> {
+        self.memory.previous(table, slot)
+    }
+
+    fn stamp_previous(&self, table: u32, slot: u32, seen: Seconds) {
+        self.memory.stamp_previous(table, slot, seen);
+    }
+
+    fn note(&self, key: &FlowKey) -> Option<Note> {
+        self.memory.note(key)
+    }
+
+    fn set_note(&self, key: &FlowKey, note: &Note) -> bool {
+        self.memory.set_note(key, note)
+    }
+
+    fn touch_note(&self, key: &FlowKey, note: &Note) {
+        self.memory.touch_note(key, note);
+    }
+
+    fn forget_note(&self, key: &FlowKey) {
+        self.memory.forget_note(key);
+    }
+
+    fn opening(&self, key: &FlowKey) -> Option<Note> {
+        self.memory.opening(key)
+    }
+
+    fn set_opening(&self, key: &FlowKey, note: &Note) -> bool {
+        self.memory.set_opening(key, note)
+    }
+
+    fn forget_opening(&self, key: &FlowKey) {
+        self.memory.forget_opening(key);
+    }
+
+    fn is_full(&self) -> bool {
+        self.memory.is_full()
+    }
+
+    fn report_full(&self) {
+        self.memory.report_full();
+    }
+
+    fn seconds(&self) -> Seconds {
+        self.memory.seconds()
     }
 }
 
@@ -189,18 +439,34 @@ fn run(frame: &mut [u8], maps: &Fake) -> Verdict {
     handle(&mut Packet::from_frame(frame), IFINDEX, maps)
 }
 
+/// And the steps that led to the verdict.
+fn explain(mut frame: Vec<u8>, maps: &Fake) -> (Verdict, Vec<Step>) {
+    maps.steps.take();
+    let verdict = run(&mut frame, maps);
+    (verdict, maps.steps.take())
+}
+
+/// Of a flow of the service.
+fn key(src_port: u16) -> FlowKey {
+    FlowKey::new(CLIENT, VIP, src_port.to_be_bytes(), [0, 80], Ipv4::TCP)
+}
+
 fn ip(options: &[u8]) -> etherparse::IpHeaders {
     let mut header =
-        etherparse::Ipv4Header::new(0, 64, etherparse::IpNumber::TCP, [192, 0, 2, 1], VIP).unwrap();
+        etherparse::Ipv4Header::new(0, 64, etherparse::IpNumber::TCP, CLIENT, VIP).unwrap();
     header.options = options.try_into().unwrap();
     etherparse::IpHeaders::Ipv4(header, etherparse::Ipv4Extensions::default())
 }
 
 fn tcp(to: [u8; 4], port: u16) -> Vec<u8> {
+    tcp_from(CLIENT, 4000, to, port)
+}
+
+fn tcp_from(from: [u8; 4], src_port: u16, to: [u8; 4], port: u16) -> Vec<u8> {
     let mut frame = Vec::new();
     PacketBuilder::ethernet2(CLIENT_MAC, DIRECTOR_MAC)
-        .ipv4([192, 0, 2, 1], to, 64)
-        .tcp(4000, port, 7, 512)
+        .ipv4(from, to, 64)
+        .tcp(src_port, port, 7, 512)
         .write(&mut frame, b"payload")
         .unwrap();
     frame
@@ -209,7 +475,7 @@ fn tcp(to: [u8; 4], port: u16) -> Vec<u8> {
 fn udp(to: [u8; 4], port: u16) -> Vec<u8> {
     let mut frame = Vec::new();
     PacketBuilder::ethernet2(CLIENT_MAC, DIRECTOR_MAC)
-        .ipv4([192, 0, 2, 1], to, 64)
+        .ipv4(CLIENT, to, 64)
         .udp(4000, port)
         .write(&mut frame, b"payload")
         .unwrap();
