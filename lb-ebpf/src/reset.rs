@@ -6,8 +6,10 @@ use crate::{
 };
 
 /// Ethernet, IPv4 and TCP without options: all that is left of the frame.
+#[expect(clippy::cast_possible_truncation, reason = "headers are tens of bytes long")]
 pub const FRAME_LEN: u16 = (size_of::<Ethernet>() + size_of::<Ipv4>() + size_of::<Tcp>()) as u16;
 
+#[expect(clippy::cast_possible_truncation, reason = "headers are tens of bytes long")]
 const IPV4_LEN: u16 = (size_of::<Ipv4>() + size_of::<Tcp>()) as u16;
 const TTL: u8 = 64;
 
@@ -75,6 +77,7 @@ fn ipv4_checksum(ip: &Ipv4) -> [u8; 2] {
 
 /// With the checksum field zero, over the pseudo-header too (RFC 9293 §3.1).
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "headers are tens of bytes long")]
 fn tcp_checksum(ip: &Ipv4, tcp: &Tcp) -> [u8; 2] {
     let sum = address(ip.src)
         + address(ip.dst)
@@ -99,6 +102,7 @@ const fn address([a, b, c, d]: [u8; 4]) -> u32 {
 
 /// A sum of few words needs its carry added twice.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "folded to 16 bits")]
 const fn complement(sum: u32) -> [u8; 2] {
     let folded = (sum & 0xffff) + (sum >> 16);
     let folded = (folded & 0xffff) + (folded >> 16);
