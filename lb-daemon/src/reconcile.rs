@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::Ipv4Addr,
 };
 
 use lb_ebpf::{
@@ -13,7 +13,7 @@ use lb_ebpf::{
 
 use crate::{
     maglev::Table,
-    service::{Protocol, RealServer, VirtualService},
+    service::{Ports, Protocol, RealServer, ServiceAddress, VirtualService},
 };
 
 /// What the maps are to say.
@@ -108,10 +108,14 @@ pub fn reconcile(
 }
 
 /// The key of a virtual service in the maps.
-pub fn key(address: SocketAddrV4, protocol: Protocol) -> ServiceKey {
+pub fn key(address: ServiceAddress, protocol: Protocol) -> ServiceKey {
+    let port = match address.ports {
+        Ports::One(port) | Ports::Range(port, _) => port.get(),
+        Ports::Any => 0,
+    };
     ServiceKey {
-        vip: address.ip().octets(),
-        port: address.port().to_be_bytes(),
+        vip: address.vip.octets(),
+        port: port.to_be_bytes(),
         protocol: match protocol {
             Protocol::Tcp => Ipv4::TCP,
             Protocol::Udp => Ipv4::UDP,
@@ -237,7 +241,7 @@ impl Plan {
         let key = key(service.address, service.protocol);
         let role = desired
             .routers
-            .get(service.address.ip())
+            .get(&service.address.vip)
             .and_then(|router| self.next.roles.get(router).copied())
             .unwrap_or(ALWAYS);
         let mut pool = service.real_servers.clone();

@@ -1,18 +1,28 @@
 //! What runs, as the API shows it.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::Path, time::Duration};
 
+use lb_ebpf::verdict::Verdict;
 use vrrp::io::RouterSnapshot;
 
-use super::running::{Running, holds_vips};
+use super::running::{Datapath, Running};
 use crate::{
     control::{
-        ConfigStatus, Forwards, Interface, Neighbour, RealServer, Service, Status, VirtualRouter,
+        Change, Choice, ConfigStatus, Counters, Exceptions, Interface, Memory, PreviousOwner,
+        RealServer, Refusal, RefusalKind, Service, ServiceDetail, Status, VirtualRouter,
     },
-    neighbour,
-    reconcile::{self, InstalledTable},
-    service::VirtualService,
+    reconcile::InstalledService,
 };
+
+mod explain;
+mod service;
+mod stats;
+mod warnings;
+
+pub(super) use explain::explain;
+pub(super) use stats::stats;
+
+use service::Services;
 
 pub(super) fn status(
     running: &Running,
@@ -21,122 +31,50 @@ pub(super) fn status(
     uptime: Duration,
 ) -> Status {
     let routers = running.routers();
-    let interfaces = interfaces(running);
-    let services = services_with(running, &routers);
-    let verdicts = running
-        .datapath()
-        .map(|datapath| datapath.kernel.verdicts())
-        .unwrap_or_default()
-        .into_iter()
-        .map(|(name, packets)| (name.to_owned(), packets))
-        .collect();
+    let services = Services::of(running);
     let mut status = Status {
         director: running.config().director.id.clone().unwrap_or_else(host_name),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         uptime_ms: milliseconds(uptime),
         config: ConfigStatus { file: file.to_owned(), refused: refused.map(str::to_owned) },
-        interfaces,
-        virtual_services: services,
+        interfaces: interfaces(running),
+        virtual_services: services.all(&routers),
         virtual_routers: virtual_routers(&routers),
-        verdicts,
+        verdicts: verdicts(running),
+        memory: running.datapath().map(memory).unwrap_or_default(),
+        exceptions: running.datapath().map(exceptions).unwrap_or_default(),
         warnings: vec![],
     };
-    status.warnings = warnings(&status, &real_servers(running, None));
+    status.warnings = warnings::of(&status, &services.real_servers());
     status
 }
 
 pub(super) fn services(running: &Running) -> Vec<Service> {
-    services_with(running, &running.routers())
+    Services::of(running).all(&running.routers())
 }
 
-fn services_with(running: &Running, routers: &[RouterSnapshot]) -> Vec<Service> {
-    let neighbours = running.neighbours().borrow().clone();
-    running
-        .config()
-        .virtual_services
-        .iter()
-        .map(|service| Service {
-            name: service.name.clone(),
-            address: service.address,
-            protocol: service.protocol,
-            forwarding: service.forwarding,
-            forwards: forwards(service, running, routers),
-            table_size: service.table_size,
-            table_digest: table(running, service)
-                .map(|table| table.digest.clone())
-                .unwrap_or_default(),
-            real_servers: service.real_servers.len(),
-            real_servers_ready: service
-                .real_servers
-                .iter()
-                .filter(|server| {
-                    let found = neighbours.get(&server.address);
-                    matches!(found, Some(neighbour::Neighbour::Ready { .. }))
-                })
-                .count(),
-        })
-        .collect()
+/// One service with all that is known of it.
+pub(super) fn service(running: &Running, name: &str) -> Result<ServiceDetail, Refusal> {
+    Services::of(running).detail(name, &running.routers())
 }
 
-fn forwards(service: &VirtualService, running: &Running, routers: &[RouterSnapshot]) -> Forwards {
-    let vip = *service.address.ip();
-    let router = running
-        .config()
-        .virtual_routers
-        .iter()
-        .find(|router| router.all_vips().any(|candidate| candidate.address == vip));
-    let active = router.is_none_or(|router| {
-        routers.iter().any(|snapshot| snapshot.name == router.name && holds_vips(snapshot))
-    });
-    if !active {
-        Forwards::NotActive
-    } else if service.real_servers.iter().all(|server| server.weight == 0) {
-        Forwards::NoRealServer
-    } else {
-        Forwards::Yes
+/// Of one service, or of all.
+pub(super) fn real_servers(
+    running: &Running,
+    service: Option<&str>,
+) -> Result<Vec<RealServer>, Refusal> {
+    let services = Services::of(running);
+    match service {
+        Some(name) => services.real_servers_of(name),
+        None => Ok(services.real_servers()),
     }
 }
 
-pub(super) fn real_servers(running: &Running, service: Option<&str>) -> Vec<RealServer> {
-    let neighbours = running.neighbours().borrow().clone();
-    let services = running.config().virtual_services.iter();
-    services
-        .filter(|candidate| service.is_none_or(|name| candidate.name == name))
-        .flat_map(|service| {
-            let shares = table(running, service).map(|table| &table.shares);
-            let neighbours = &neighbours;
-            service.real_servers.iter().map(move |server| {
-                let (neighbour, mac, interface) = match neighbours.get(&server.address) {
-                    Some(neighbour::Neighbour::Ready { hop, interface }) => (
-                        Neighbour::Ready,
-                        Some(neighbour::mac(hop.destination_mac)),
-                        Some(interface.clone()),
-                    ),
-                    Some(neighbour::Neighbour::OffLink) => (Neighbour::OffLink, None, None),
-                    Some(neighbour::Neighbour::Unresolved) | None => {
-                        (Neighbour::Unresolved, None, None)
-                    }
-                };
-                RealServer {
-                    service: service.name.clone(),
-                    address: server.address,
-                    weight: server.weight,
-                    share: shares
-                        .and_then(|shares| shares.get(&server.address).copied())
-                        .unwrap_or(0.0),
-                    neighbour,
-                    mac,
-                    interface,
-                }
-            })
-        })
-        .collect()
-}
-
-fn table<'a>(running: &'a Running, service: &VirtualService) -> Option<&'a InstalledTable> {
-    let key = reconcile::key(service.address, service.protocol);
-    running.datapath()?.installed.services.get(&key)?.table.as_ref()
+fn verdicts(running: &Running) -> BTreeMap<String, u64> {
+    let verdicts = running.datapath().map(|datapath| datapath.kernel.verdicts());
+    let verdicts = verdicts.unwrap_or_default().into_iter();
+    verdicts.map(|(name, packets)| (name.to_owned(), packets)).collect()
 }
 
 pub(super) fn virtual_routers(routers: &[RouterSnapshot]) -> Vec<VirtualRouter> {
@@ -184,72 +122,6 @@ fn interfaces(running: &Running) -> Vec<Interface> {
         .collect()
 }
 
-/// Beside a refused reload, which has its own place.
-fn warnings(status: &Status, real_servers: &[RealServer]) -> Vec<String> {
-    let mut warnings = Vec::new();
-    for interface in &status.interfaces {
-        if let Some(reason) = &interface.reason {
-            warnings.push(format!(
-                "{}: XDP runs in generic mode, several times slower ({reason})",
-                interface.name
-            ));
-        }
-    }
-    for service in &status.virtual_services {
-        if service.forwards == Forwards::NoRealServer {
-            warnings.push(format!(
-                "{}: no real server takes flows, packets are dropped; \
-                 add one with `lbctl real add {} ADDRESS`",
-                service.name, service.name
-            ));
-        }
-    }
-    for server in real_servers.iter().filter(|server| server.weight > 0) {
-        let problem = match server.neighbour {
-            Neighbour::Ready => continue,
-            Neighbour::Unresolved => "does not answer ARP, its flows are lost",
-            Neighbour::OffLink => {
-                "is on no link of [director] interfaces, which dr needs, or is this director"
-            }
-        };
-        warnings.push(format!("{}: real server {} {problem}", server.service, server.address));
-    }
-    for router in &status.virtual_routers {
-        if router.other_vips > 0 {
-            warnings.push(format!(
-                "{}: {} advertisements listed other VIPs than ours; the directors of a pair should \
-                 have the same",
-                router.name, router.other_vips
-            ));
-        }
-        warnings.extend(router.discarded.iter().filter_map(|(reason, packets)| {
-            Some(format!("{}: {packets} {}", router.name, discard_warning(reason)?))
-        }));
-    }
-    warnings
-}
-
-/// What a counter of the virtual router means to its operator; `None`: nothing to act on.
-fn discard_warning(reason: &str) -> Option<String> {
-    Some(match reason {
-        // Other virtual routers on the same link, our own multicast that came back, and what was
-        // put right already.
-        "vrid" | "own-address" | "vip-restored" | "interface-reopened" => return None,
-        "send-failed"
-        | "receive-failed"
-        | "announce-failed"
-        | "address-failed"
-        | "interface-unusable"
-        | "interfaces-unreadable" => {
-            format!("times {reason}: see the log, and whether the link is up")
-        }
-        reason => format!(
-            "advertisements discarded ({reason}): is another router with this VRID configured \
-             differently?"
-        ),
-    })
-}
-
 fn host_name() -> String {
     nix::unistd::gethostname()
         .map(|name| name.to_string_lossy().into_owned())
@@ -258,4 +130,61 @@ fn host_name() -> String {
 
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Bytes that the kernel accounts to the maps.
+fn memory(_datapath: &Datapath) -> Memory {
+    Memory::default() // FILLED BY CORE
+}
+
+fn exceptions(_datapath: &Datapath) -> Exceptions {
+    Exceptions::default() // FILLED BY CORE
+}
+
+/// Slots that the last change gave to another real server.
+fn slots_moved(_service: &InstalledService) -> Option<u32> {
+    None // FILLED BY CORE
+}
+
+/// `None`: the older generation of the service has retired.
+fn change(_service: &InstalledService) -> Option<Change> {
+    None // FILLED BY CORE
+}
+
+/// What is kept for the older flows of one real server.
+#[derive(Default)]
+struct Kept {
+    slots: u32,
+    exceptions: u64,
+}
+
+fn kept(_service: &InstalledService, _index: u16) -> Kept {
+    Kept::default() // FILLED BY CORE
+}
+
+/// `new_flows` is for the caller to leave out where there is no TCP.
+fn service_counters(_datapath: &Datapath, _service: &InstalledService) -> Counters {
+    Counters { new_flows: Some(0), ..Counters::default() } // FILLED BY CORE
+}
+
+fn real_server_counters(_datapath: &Datapath, _index: u16) -> Counters {
+    Counters { new_flows: Some(0), ..Counters::default() } // FILLED BY CORE
+}
+
+/// What the loaded program made of a frame.
+struct Answer {
+    verdict: Verdict,
+    /// By its name in the configuration.
+    service: Option<String>,
+    slot: Option<u32>,
+    current: Option<Ipv4Addr>,
+    previous: Option<PreviousOwner>,
+    real_server: Option<Ipv4Addr>,
+    choice: Option<Choice>,
+}
+
+/// Runs the loaded program on a frame, as if it had come in by an interface.
+fn ask(_running: &mut Running, _frame: &[u8], _ifindex: u32) -> Result<Answer, Refusal> {
+    let message = "the loaded program does not say why"; // FILLED BY CORE
+    Err(Refusal::new(RefusalKind::Failed, message))
 }
