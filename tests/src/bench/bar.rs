@@ -41,7 +41,8 @@ pub(super) fn bars(cases: &[CaseReport]) -> Vec<Bar> {
 }
 
 fn described((name, flows): Of, (to, to_flows): Of) -> String {
-    let of_flows = |flows: u32| if flows == 1 { "1 flow".to_owned() } else { format!("{flows} flows") };
+    let of_flows =
+        |flows: u32| if flows == 1 { "1 flow".to_owned() } else { format!("{flows} flows") };
     match (name == to, flows == to_flows) {
         (true, _) => format!("{name}: {} to {}", of_flows(flows), of_flows(to_flows)),
         (false, true) => format!("{name} to {to}, {}", of_flows(flows)),

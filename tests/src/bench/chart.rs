@@ -31,7 +31,10 @@ fn draw_to<DB: DrawingBackend>(
     let most = report.cases.iter().map(|case| case.ns_max).fold(1.0, f64::max);
     let mut chart = ChartBuilder::on(&area)
         .margin(15)
-        .caption("XDP program, ns per packet (median; line: minimum to maximum)", ("sans-serif", 18))
+        .caption(
+            "XDP program, ns per packet (median; line: minimum to maximum)",
+            ("sans-serif", 18),
+        )
         .x_label_area_size(30)
         .build_cartesian_2d(-0.35 * most..most * 1.12, rows..0.0)?;
     chart.configure_mesh().disable_y_mesh().disable_y_axis().x_label_formatter(&positive).draw()?;
@@ -39,13 +42,19 @@ fn draw_to<DB: DrawingBackend>(
         let colour = COLOURS[usize::from(!case.name.starts_with("floor"))];
         let (ns, middle) = (case.ns_median, row + 0.5);
         let label = format!("{}, {}", case.name, flows(case.flows));
-        chart.draw_series([
-            Rectangle::new([(0.0, row + 0.2), (ns, row + 0.8)], colour.filled()),
-        ])?;
-        chart.draw_series([PathElement::new([(case.ns_min, middle), (case.ns_max, middle)], BLACK)])?;
+        chart
+            .draw_series([Rectangle::new([(0.0, row + 0.2), (ns, row + 0.8)], colour.filled())])?;
+        chart.draw_series([PathElement::new(
+            [(case.ns_min, middle), (case.ns_max, middle)],
+            BLACK,
+        )])?;
         chart.draw_series([
             Text::new(label, (-0.34 * most, row + 0.3), ("sans-serif", 14)),
-            Text::new(format!("{ns:.1}"), (case.ns_max + most * 0.01, row + 0.3), ("sans-serif", 14)),
+            Text::new(
+                format!("{ns:.1}"),
+                (case.ns_max + most * 0.01, row + 0.3),
+                ("sans-serif", 14),
+            ),
         ])?;
     }
     area.present()

@@ -29,8 +29,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub const FULL: Self =
-        Self { keep: 40, packets: 50_000, limit: Duration::from_secs(75) };
+    pub const FULL: Self = Self { keep: 40, packets: 50_000, limit: Duration::from_secs(75) };
     pub const QUICK: Self = Self { keep: 8, packets: 50_000, limit: Duration::from_secs(20) };
 }
 
@@ -74,7 +73,8 @@ pub fn run(plan: Plan, progress: &dyn Progress) -> anyhow::Result<Report> {
         }
         round += 1;
         let limit = full_speed_limit(repetitions.iter().flatten().map(|one| one.control));
-        let kept = |taken: &Vec<Repetition>| taken.iter().filter(|one| one.control <= limit).count();
+        let kept =
+            |taken: &Vec<Repetition>| taken.iter().filter(|one| one.control <= limit).count();
         let fewest = repetitions.iter().map(kept).min().unwrap_or(0);
         progress.kept(fewest.min(plan.keep), plan.keep);
         if fewest >= plan.keep {

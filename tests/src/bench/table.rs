@@ -8,8 +8,20 @@ use super::report::{CaseReport, Report};
 pub fn describe(report: &Report) -> String {
     let mut text = format!(
         "{:<22}{:>10}   {:>26}   {:>9}{:>8}{:>8}\n{:<22}{:>10}   {:>8} {:>8} {:>8}   {:>9}{:>8}{:>8}\n",
-        "", "", "net ns per packet", "gross", "", "", "case", "flows", "min", "median", "max",
-        "median", "insns", "kept"
+        "",
+        "",
+        "net ns per packet",
+        "gross",
+        "",
+        "",
+        "case",
+        "flows",
+        "min",
+        "median",
+        "max",
+        "median",
+        "insns",
+        "kept"
     );
     for case in &report.cases {
         let _ = writeln!(text, "{}", row(case));

@@ -76,8 +76,9 @@ struct Bar(ProgressBar);
 
 impl Bar {
     fn new() -> Self {
-        let style = ProgressStyle::with_template("{spinner} {msg}  {bar:30} {pos}/{len}  {elapsed}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style =
+            ProgressStyle::with_template("{spinner} {msg}  {bar:30} {pos}/{len}  {elapsed}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::new(0).with_style(style);
         if !bar.is_hidden() {
             bar.enable_steady_tick(Duration::from_millis(120));
