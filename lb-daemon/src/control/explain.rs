@@ -98,11 +98,11 @@ pub enum Choice {
     Noted,
     /// The flow is older than the change.
     Previous,
-    /// The previous owner is gone; the owner of now takes its flows.
+    /// The flow's real server is gone; the owner of now takes its flows.
     Rehashed,
-    /// The previous owner is gone; the director answers with a reset.
+    /// The flow's real server is gone; the director answers with a reset.
     Reset,
-    /// The flow table is full, so that a new flow could not be noted.
+    /// The flow table is full, so that a new flow could not be noted: the previous owner has it.
     Overflow,
 }
 

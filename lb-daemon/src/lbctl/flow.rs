@@ -128,7 +128,7 @@ fn neighbour(hop: &Hop) -> Cell {
 fn verdict(explanation: &Explanation) -> Cell {
     let verdict = &explanation.verdict;
     match explanation.action.as_str() {
-        "transmit" => good(format!("{verdict}: sent out again")),
+        "transmit" => good(format!("{verdict}: transmitted")),
         "pass" => text(format!("{verdict}: passed to the kernel")),
         "drop" => bad(format!("{verdict}: dropped")),
         other => text(format!("{verdict}: {other}")),

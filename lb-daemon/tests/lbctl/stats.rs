@@ -1,11 +1,13 @@
 //! `lbctl stats`, once and again and again.
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    fs::File,
+    io::{self, BufRead, BufReader, Read},
     process::{Child, Command, Stdio},
 };
 
 use nix::{
+    pty::{OpenptyResult, openpty},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -80,6 +82,50 @@ fn watch_appends_tables_where_there_is_no_terminal() {
 }
 
 #[test]
+fn watch_goes_on_when_the_daemon_is_away_for_a_while() {
+    let fake = Fake::start();
+    let (mut child, mut lines) = watch(&fake, &["-o", "json"]);
+    lines.next().unwrap().unwrap();
+    let (socket, away) = (&fake.socket, fake.socket.with_extension("away"));
+    std::fs::rename(socket, &away).unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
+    let message = stderr.next().unwrap().unwrap();
+    assert!(message.starts_with("lbctl: lbd is not running"), "{message}");
+    std::fs::rename(&away, socket).unwrap();
+    // Those of before may still be in the pipe; each sample is a second on for the fake.
+    let returned = lines.map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+    let sample = returned.take(20).last().unwrap();
+    assert_eq!(sample["services"][0]["per_second"]["packets"], 1_000.0);
+    interrupt(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn watch_redraws_on_a_terminal() {
+    let fake = Fake::start();
+    let OpenptyResult { master, slave } = openpty(None, None).unwrap();
+    let child = command(&fake, &[]).stdout(slave).stderr(Stdio::piped()).spawn().unwrap();
+    let mut terminal = BufReader::new(File::from(master));
+    let mut screens = Vec::new();
+    while screens.len() < 2 {
+        let mut screen = Vec::new();
+        terminal.read_until(b'J', &mut screen).unwrap();
+        let screen = String::from_utf8(screen).unwrap();
+        // Cleared as a whole once, then to the end of each screen.
+        if screen.ends_with("\x1b[J") {
+            screens.push(screen);
+        }
+    }
+    assert!(screens[0].contains("rates follow with the next sample\x1b[K"), "{screens:?}");
+    assert!(screens[1].starts_with("\x1b[Hrates over 1s\x1b[K"), "{screens:?}");
+    interrupt(&child);
+    // Read on, or its last screen might not fit.
+    let mut rest = Vec::new();
+    let _ = terminal.read_to_end(&mut rest);
+    assert_eq!(ended(child), (Some(0), String::new()));
+}
+
+#[test]
 fn watch_ends_when_nobody_reads_on() {
     let fake = Fake::start();
     let (child, lines) = watch(&fake, &[]);
@@ -95,24 +141,28 @@ fn watch_fails_if_there_is_no_daemon_to_begin_with() {
     assert!(message.contains("lbd is not running"), "{message}");
 }
 
-fn watch(fake: &Fake, more: &[&str]) -> (Child, impl Iterator<Item = std::io::Result<String>>) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_lbctl"))
-        .args(["stats", "--watch", "0.1"])
-        .args(more)
-        .env("LBD_SOCKET", &fake.socket)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+fn watch(fake: &Fake, more: &[&str]) -> (Child, impl Iterator<Item = io::Result<String>>) {
+    let mut child =
+        command(fake, more).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let stdout = child.stdout.take().unwrap();
     (child, BufReader::new(stdout).lines())
 }
 
-/// The exit code and the standard error; the standard output must still be open.
+fn command(fake: &Fake, more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lbctl"));
+    command.args(["stats", "--watch", "0.1"]).args(more).env("LBD_SOCKET", &fake.socket);
+    command
+}
+
+/// The exit code and the standard error.
 fn ends_by_ctrl_c(child: Child) -> (Option<i32>, String) {
+    interrupt(&child);
+    ended(child)
+}
+
+fn interrupt(child: &Child) {
     let pid = Pid::from_raw(child.id().try_into().unwrap());
     kill(pid, Signal::SIGINT).unwrap();
-    ended(child)
 }
 
 fn ended(mut child: Child) -> (Option<i32>, String) {

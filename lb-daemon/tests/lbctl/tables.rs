@@ -105,7 +105,7 @@ tracking   on-down rehash, drain-timeout 1h, idle-timeout 15m
 table      65,537 slots, digest 0123456789abcdef, shared with 2 other services
 deviation  < 0.01 % (the largest of a share from the exact one)
 moved      656 slots (1.00 %) by the last change
-change     656 slots keep older flows, 12 newer noted; since 40s, ends in 59m 20s at the latest
+change     656 slots had another owner, 12 newer flows noted; since 40s, for 59m 20s at most
 traffic    3,000 packets, 3.8 MB, 30 new flows
 
 REAL SERVER  WEIGHT  STATE       SHARE    EXACT  KEPT  NOTED  NEIGHBOUR   PACKETS
@@ -179,7 +179,7 @@ real server  10.77.0.11
 why          the flow is older than the change
 mode         dr, MTU 1500
 neighbour    02:00:00:00:00:0b on eth0, ready
-verdict      forwarded: sent out again
+verdict      forwarded: transmitted
 "
     );
     let opening = explain(&["10.77.0.100:80", "--opening"]);

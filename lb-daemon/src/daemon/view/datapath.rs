@@ -89,11 +89,7 @@ impl<'a> Seen<'a> {
     }
 
     /// `None`: nothing is remembered.
-    pub(super) fn change(
-        &self,
-        config: &VirtualService,
-        service: &abi::Service,
-    ) -> Option<Change> {
+    pub(super) fn change(&self, config: &VirtualService, service: &abi::Service) -> Option<Change> {
         let changed = self.changes.get(&service.previous)?;
         let drain = config.tracking?.drain_timeout.as_secs();
         let age = |at: Seconds| u64::from(self.now.saturating_sub(at));
@@ -147,9 +143,13 @@ impl<'a> Seen<'a> {
 impl Changed {
     fn of(table: &InstalledTable) -> Self {
         let mut changed = Self { since: Seconds::MAX, ..Self::default() };
-        for (_, previous) in table.generation.changed() {
+        for (slot, previous) in table.generation.changed() {
             changed.slots += 1;
-            *changed.of_real_servers.entry(previous.index()).or_default() += 1;
+            let owner = table.generation.slots().get(slot as usize).map(|owner| owner & INDEX);
+            // One that has its slot back owns it: nothing of another's is kept for it.
+            if owner != Some(previous.index()) {
+                *changed.of_real_servers.entry(previous.index()).or_default() += 1;
+            }
             changed.since = changed.since.min(previous.since);
             changed.last = changed.last.max(previous.since).max(previous.changed);
         }
@@ -179,8 +179,7 @@ pub(super) fn ask(running: &mut Running, frame: &[u8], ifindex: u32) -> Result<A
     let failed = |message: String| Refusal::new(RefusalKind::Failed, message);
     let none = || failed("there is no virtual service, so no program is loaded".to_owned());
     let kernel = &mut running.datapath_mut().ok_or_else(none)?.kernel;
-    let answer =
-        kernel.explain(frame, ifindex).map_err(|error| failed(error_chain(&error)))?;
+    let answer = kernel.explain(frame, ifindex).map_err(|error| failed(error_chain(&error)))?;
     let datapath = running.datapath().ok_or_else(none)?;
     let unknown = || failed(format!("the program answered what it does not know: {answer:?}"));
     let verdict = Verdict::ALL.get(usize::from(answer.verdict)).copied().ok_or_else(unknown)?;
@@ -202,10 +201,9 @@ pub(super) fn ask(running: &mut Running, frame: &[u8], ifindex: u32) -> Result<A
         }),
         slot: chosen.and(table).map(|_| answer.slot),
         current: address(answer.current),
-        previous: address(answer.previous).filter(|_| changed).map(|address| PreviousOwner {
-            address,
-            down: answer.previous & Previous::DOWN != 0,
-        }),
+        previous: address(answer.previous)
+            .filter(|_| changed)
+            .map(|address| PreviousOwner { address, down: answer.previous & Previous::DOWN != 0 }),
         real_server: address(answer.real_server).filter(|_| verdict != Verdict::Reset),
         choice: chosen.map(choice),
     })

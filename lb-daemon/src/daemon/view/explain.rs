@@ -120,12 +120,11 @@ fn sentence(choice: Choice) -> &'static str {
             "the flow is older than the change: it stays with who owned the slot before"
         }
         Choice::Rehashed => {
-            "who owned the slot before is gone: the flow goes to who owns it now \
+            "the flow's real server is gone: the flow goes to who owns the slot now \
              (on-down = rehash)"
         }
         Choice::Reset => {
-            "who owned the slot before is gone: the director answers with a reset \
-             (on-down = reset)"
+            "the flow's real server is gone: the director answers with a reset (on-down = reset)"
         }
         Choice::Overflow => {
             "the flow table is full and cannot note the flow: it goes to who owned the slot before"
@@ -139,7 +138,7 @@ fn problem(query: &FlowQuery, link: &Link, answer: &Answer) -> Option<String> {
     let real_server =
         answer.real_server.map_or("the real server".to_owned(), |server| server.to_string());
     Some(match answer.verdict {
-        Verdict::Forwarded => return None,
+        Verdict::Forwarded | Verdict::Reset => return None,
         Verdict::NotVirtualService => {
             format!("no virtual service has {dst}/{protocol}: the kernel takes the packet")
         }
@@ -154,8 +153,7 @@ fn problem(query: &FlowQuery, link: &Link, answer: &Answer) -> Option<String> {
         Verdict::OtherInterface => {
             format!("{real_server} is behind another interface than {}", link.name)
         }
-        Verdict::Reset => return None,
-        Verdict::RealServerGone => "the packet is none that a reset answers".to_owned(),
+        Verdict::RealServerGone => "no reset answers this packet".to_owned(),
         // Nothing that a frame of ours has.
         Verdict::NotIpv4
         | Verdict::Truncated
@@ -233,7 +231,7 @@ mod tests {
             real_server: Some([10, 77, 0, 12].into()),
             choice: Some(Choice::Rehashed),
         };
-        let rehashed = "who owned the slot before is gone: the flow goes to who owns it now \
+        let rehashed = "the flow's real server is gone: the flow goes to who owns the slot now \
                         (on-down = rehash)";
         assert_eq!(why(&query(), &link(), &answer), rehashed);
         answer.verdict = Verdict::NoNeighbour;

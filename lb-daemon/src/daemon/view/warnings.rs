@@ -1,6 +1,6 @@
 //! What an operator should know and act on.
 
-use crate::control::{Forwards, Neighbour, RealServer, Status};
+use crate::control::{Exceptions, Forwards, Neighbour, RealServer, Status};
 
 /// Beside a refused reload, which has its own place.
 pub(super) fn of(status: &Status, real_servers: &[RealServer]) -> Vec<String> {
@@ -31,6 +31,13 @@ pub(super) fn of(status: &Status, real_servers: &[RealServer]) -> Vec<String> {
             }
         };
         warnings.push(format!("{}: real server {} {problem}", server.service, server.address));
+    }
+    let Exceptions { noted, capacity, .. } = status.exceptions;
+    if capacity > 0 && noted >= capacity {
+        warnings.push(format!(
+            "the flow table is full ({noted} exceptions): new flows of slots that changed hands join \
+             older ones; raise flow-table-size in [director]"
+        ));
     }
     for router in &status.virtual_routers {
         if router.other_vips > 0 {

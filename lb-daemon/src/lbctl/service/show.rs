@@ -85,7 +85,7 @@ fn deviation(service: &Service) -> String {
 fn change(change: Change) -> String {
     let Change { slots, exceptions, since_ms, ends_in_ms } = change;
     format!(
-        "{} slots keep older flows, {} newer noted; since {}, ends in {} at the latest",
+        "{} slots had another owner, {} newer flows noted; since {}, for {} at most",
         grouped(slots.into()),
         grouped(exceptions),
         duration(since_ms),
