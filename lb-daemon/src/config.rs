@@ -36,6 +36,7 @@ pub struct Director {
     /// Where the XDP program is attached; not empty when there is a virtual service.
     pub interfaces: Vec<String>,
     pub xdp_mode: XdpMode,
+    /// Exceptions that the datapath can note.
     pub flow_table_size: u32,
 }
 

@@ -39,9 +39,10 @@ mod role;
 mod tables;
 
 pub use attach::{AttachError, Attached, Mode, find_interface};
-pub use counters::{Memory, Noting};
+pub use counters::Memory;
 pub use explain::ExplainError;
 pub use pins::{PinError, Pins};
+pub(crate) use role::monotonic_seconds;
 pub use role::{RoleError, Roles};
 
 use tables::Tables;
@@ -257,7 +258,7 @@ impl Dataplane {
 
     /// When nothing is remembered.
     pub fn nothing_noted() -> Noted {
-        Noted { now: role::monotonic_seconds(), ..Noted::default() }
+        Noted { now: monotonic_seconds(), ..Noted::default() }
     }
 
     fn read_noted(&self, installed: &mut Installed) -> Result<Noted, Refused> {
@@ -270,7 +271,7 @@ impl Dataplane {
             connections: memory::entries(self.notes.fd.as_fd())?,
             openings: memory::entries(self.openings.fd.as_fd())?,
             // After what was read, or a note could be from the future.
-            now: role::monotonic_seconds(),
+            now: monotonic_seconds(),
         })
     }
 
@@ -460,6 +461,12 @@ impl Dataplane {
     /// A handle of the roles of its own, for the VRRP thread.
     pub fn roles(&self) -> Result<Roles, RoleError> {
         Roles::open(self.roles_id)
+    }
+
+    /// The loaded program, for whoever runs it from a program array or asks the kernel about it.
+    pub fn program(&self) -> Result<&Xdp, LoadError> {
+        let program = self.ebpf.program(PROGRAM).ok_or(LoadError::Missing(PROGRAM))?;
+        program.try_into().map_err(LoadError::Program)
     }
 
     /// Runs the loaded program once on a frame, by `BPF_PROG_TEST_RUN`, as if it had come in by

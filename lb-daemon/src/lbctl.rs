@@ -7,7 +7,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use serde::Serialize;
 
 use crate::control::{
@@ -16,8 +16,10 @@ use crate::control::{
 };
 
 mod config;
+mod flow;
 mod real;
 mod service;
+mod stats;
 mod status;
 mod table;
 mod vrrp;
@@ -70,6 +72,12 @@ enum Noun {
     /// Real servers: where the packets of a virtual service go
     #[command(subcommand)]
     Real(real::Verb),
+    /// Flows: where their packets go, and why
+    #[command(subcommand)]
+    Flow(flow::Verb),
+    /// Packets, bytes and new flows, in all and per second
+    #[command(after_help = stats::EXAMPLES)]
+    Stats(stats::Options),
     /// Virtual routers: which director holds a VIP
     #[command(subcommand)]
     Vrrp(vrrp::Verb),
@@ -84,6 +92,8 @@ Examples:
   lbctl service add web --address 10.77.0.100:80
   lbctl real add web 10.77.0.14 --weight 2
   lbctl real list web -o json
+  lbctl stats --watch
+  lbctl flow explain --src 10.77.0.1:40000 --dst 10.77.0.100:80 --proto tcp
   lbctl config check /etc/lbd/lbd.toml
 
 Exit codes: 0 done, 1 refused or failed, 2 usage or invalid configuration.";
@@ -100,6 +110,7 @@ struct Context {
 #[derive(Debug)]
 enum Failure {
     Request(ClientError),
+    Output(io::Error),
     /// Each fault on its line, and what goes to the standard output all the same.
     InvalidConfig {
         faults: String,
@@ -136,6 +147,7 @@ pub fn main() -> ExitCode {
             eprintln!("lbctl: {error}");
             ExitCode::FAILURE
         }
+        Err(Failure::Output(error)) => output_failed(&error),
         Err(Failure::InvalidConfig { faults, output }) => {
             eprintln!("{faults}");
             print(&output, ExitCode::from(2))
@@ -148,6 +160,8 @@ async fn run(noun: Noun, context: &Context) -> Result<String, Failure> {
         Noun::Status => status::run(context).await,
         Noun::Service(verb) => service::run(verb, context).await,
         Noun::Real(verb) => real::run(verb, context).await,
+        Noun::Flow(verb) => flow::run(verb, context).await,
+        Noun::Stats(options) => stats::run(options, context).await,
         Noun::Vrrp(verb) => vrrp::run(verb, context).await,
         Noun::Config(verb) => config::run(verb, context).await,
     }
@@ -160,16 +174,28 @@ fn default_socket() -> PathBuf {
 }
 
 fn print(output: &str, code: ExitCode) -> ExitCode {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(output.as_bytes()).and_then(|()| stdout.flush()) {
+    match write(output) {
         Ok(()) => code,
         // Whoever reads has seen enough, as `head` does.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => code,
-        Err(error) => {
-            eprintln!("lbctl: standard output: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => output_failed(&error),
     }
+}
+
+fn write(output: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(output.as_bytes())?;
+    stdout.flush()
+}
+
+fn output_failed(error: &io::Error) -> ExitCode {
+    eprintln!("lbctl: standard output: {error}");
+    ExitCode::FAILURE
+}
+
+/// Ends with exit code 2, for what clap does not see.
+fn usage(problem: &str) -> ! {
+    Cli::command().error(ErrorKind::ArgumentConflict, problem).exit()
 }
 
 impl Context {
@@ -188,8 +214,6 @@ impl Context {
 /// The faults of the whole command line are found by clap in a debug build.
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -1,17 +1,12 @@
 //! What a director serves: virtual services and their real servers.
 
-use std::{
-    fmt,
-    net::Ipv4Addr,
-    num::NonZeroU16,
-    ops::RangeInclusive,
-    str::FromStr,
-    time::Duration,
-};
+use std::{fmt, net::Ipv4Addr, num::NonZeroU16, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+mod text;
 
+pub use text::AddressError;
 
 /// Slots of a Maglev table; must be a prime.
 pub const TABLE_SIZES: RangeInclusive<u32> = 1_021..=655_373;
@@ -72,9 +67,7 @@ pub struct Tracking {
 }
 
 /// What becomes of the flows of a real server that is gone.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnDown {
     /// They go to who has the slot now, whose TCP answers with a reset.

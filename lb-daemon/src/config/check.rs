@@ -2,14 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddrV4},
-    num::NonZeroU8,
+    net::Ipv4Addr,
+    num::{NonZeroU8, NonZeroU16},
 };
 
 use toml::Spanned;
 
 use super::{Config, Director, VirtualRouter, XdpMode, raw::Section};
-use crate::service::{Protocol, VirtualService};
+use crate::service::{DEFAULT_FLOW_TABLE_SIZE, Protocol, ServiceAddress, VirtualService};
 
 mod director;
 mod router;
@@ -19,13 +19,22 @@ mod service;
 #[derive(Default)]
 struct Seen {
     service_names: BTreeMap<String, String>,
-    service_addresses: BTreeMap<(SocketAddrV4, Protocol), String>,
+    service_addresses: BTreeMap<(ServiceAddress, Protocol), String>,
+    /// By VIP, protocol and first port; no two overlap.
+    service_ranges: BTreeMap<(Ipv4Addr, Protocol, NonZeroU16), PortRange>,
     router_names: BTreeMap<String, String>,
     vrids: BTreeMap<(String, NonZeroU8), String>,
     /// Of routers; services may share them.
     router_vips: BTreeMap<Ipv4Addr, String>,
     /// Of routers and services: what a director holds or forwards itself.
     vips: BTreeMap<Ipv4Addr, String>,
+}
+
+/// A range of ports, and the service that has it.
+struct PortRange {
+    address: ServiceAddress,
+    last: NonZeroU16,
+    path: String,
 }
 
 /// `None` after a fault.
@@ -51,7 +60,12 @@ pub(super) fn file(mut root: Section<'_>) -> Option<Config> {
             if let (Some((span, path)), false) = (first_service, root.contains("director")) {
                 faults.add(span, &path, "needs `interfaces` in [director]");
             }
-            Some(Director { id: None, interfaces: Vec::new(), xdp_mode: XdpMode::Auto, flow_table_size: 65536 })
+            Some(Director {
+                id: None,
+                interfaces: Vec::new(),
+                xdp_mode: XdpMode::Auto,
+                flow_table_size: DEFAULT_FLOW_TABLE_SIZE,
+            })
         }
     };
     root.close();

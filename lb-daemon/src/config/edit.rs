@@ -3,18 +3,14 @@
 //! The text is spliced rather than printed anew, so what an edit does not concern stays as it is,
 //! byte for byte. Lists may be written as `[[header]]` tables or as inline arrays.
 
-use std::{
-    fmt,
-    net::{Ipv4Addr, SocketAddrV4},
-    ops::Range,
-};
+use std::{fmt, net::Ipv4Addr, ops::Range};
 
 use serde::{Deserialize, Serialize};
 use toml_edit::{Document, TableLike, Value};
 
 use self::list::List;
 use super::nearest::nearest;
-use crate::service::{DEFAULT_WEIGHT, Forwarding, Protocol};
+use crate::service::{DEFAULT_WEIGHT, Forwarding, Hash, Protocol, ServiceAddress, WHOLE_ADDRESS};
 
 mod array;
 mod header;
@@ -24,11 +20,28 @@ mod list;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "edit", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Edit {
-    AddService { name: String, address: SocketAddrV4, protocol: Protocol, forwarding: Forwarding },
+    AddService(NewService),
     DeleteService { name: String },
     AddRealServer { service: String, address: Ipv4Addr, weight: u16 },
     SetRealServer { service: String, address: Ipv4Addr, weight: u16 },
     DeleteRealServer { service: String, address: Ipv4Addr },
+}
+
+/// A virtual service without real servers yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewService {
+    pub name: String,
+    pub address: ServiceAddress,
+    #[serde(default)]
+    pub protocol: Protocol,
+    #[serde(default)]
+    pub forwarding: Forwarding,
+    /// `None`: not written, which is the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<Hash>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table_size: Option<u32>,
 }
 
 /// Why a text cannot be edited as asked.
@@ -63,17 +76,11 @@ pub fn apply(text: &str, edit: &Edit) -> Result<String, EditError> {
         .map_err(|error| EditError::Unreadable { problem: error.message().to_owned() })?;
     let services = List::of(document.get("virtual-service"), "virtual-service")?;
     let splice = match edit {
-        Edit::AddService { name, address, protocol, forwarding } => {
-            if services.names().contains(name) {
-                return Err(EditError::ServiceExists { name: name.clone() });
+        Edit::AddService(service) => {
+            if services.names().contains(&service.name) {
+                return Err(EditError::ServiceExists { name: service.name.clone() });
             }
-            let entry = [
-                ("name", Value::from(name)),
-                ("address", Value::from(address.to_string())),
-                ("protocol", Value::from(protocol.to_string())),
-                ("forwarding", Value::from(forwarding.to_string())),
-            ];
-            services.add(text, &entry, list::Owner::File)
+            services.add(text, &service.entry(), list::Owner::File)
         }
         Edit::DeleteService { name } => {
             let (index, _) = find_service(&services, name)?;
@@ -106,6 +113,30 @@ struct Splice {
 impl Splice {
     fn apply(self, text: &str) -> String {
         [&text[..self.at.start], &self.with, &text[self.at.end..]].concat()
+    }
+}
+
+impl NewService {
+    /// As it is written, key by key.
+    fn entry(&self) -> Vec<(&'static str, Value)> {
+        let mut entry = vec![
+            ("name", Value::from(&self.name)),
+            ("address", Value::from(self.address.to_string())),
+            ("protocol", Value::from(self.protocol.to_string())),
+            ("forwarding", Value::from(self.forwarding.to_string())),
+        ];
+        match self.hash {
+            None => {}
+            Some(Hash::Flow) => entry.push(("hash", Value::from("flow"))),
+            Some(Hash::Source { prefix_len }) => {
+                entry.push(("hash", Value::from("source")));
+                if prefix_len != WHOLE_ADDRESS {
+                    entry.push(("source-prefix", Value::from(i64::from(prefix_len))));
+                }
+            }
+        }
+        entry.extend(self.table_size.map(|size| ("table-size", Value::from(i64::from(size)))));
+        entry
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the operator sees: whole texts against exact faults.
 
 use super::*;
-use crate::service::{Forwarding, Protocol};
+use crate::service::{Forwarding, Hash, OnDown, Ports, Protocol, Tracking};
 
 #[test]
 fn a_file_with_only_what_is_needed_gets_the_defaults() {
@@ -30,6 +30,14 @@ vips = ["10.77.0.100"]
     assert_eq!(service.protocol, Protocol::Tcp);
     assert_eq!(service.forwarding, Forwarding::Dr);
     assert_eq!(service.table_size, 65_537);
+    assert_eq!(service.hash, Hash::Flow);
+    let tracking = Tracking {
+        on_down: OnDown::Rehash,
+        drain_timeout: Duration::from_secs(3_600),
+        idle_timeout: Duration::from_secs(900),
+    };
+    assert_eq!(service.tracking, Some(tracking));
+    assert_eq!(config.director.flow_table_size, 65_536);
     assert_eq!(service.real_servers[0].weight, 1);
     let router = &config.virtual_routers[0];
     assert_eq!(router.priority.get(), 100);
@@ -48,7 +56,16 @@ fn every_value_reaches_the_configuration() {
     let [web, dns] = &config.virtual_services[..] else { panic!("two services") };
     assert_eq!((web.name.as_str(), web.table_size), ("web", 1_021));
     assert_eq!(web.real_servers.iter().map(|real| real.weight).collect::<Vec<_>>(), [2, 0]);
+    assert_eq!(web.hash, Hash::Source { prefix_len: 24 });
+    let tracking = Tracking {
+        on_down: OnDown::Reset,
+        drain_timeout: Duration::from_secs(600),
+        idle_timeout: Duration::from_secs(7 * 86_400),
+    };
+    assert_eq!(web.tracking, Some(tracking));
+    assert_eq!(config.director.flow_table_size, 1_024);
     assert_eq!((dns.name.as_str(), dns.protocol), ("dns", Protocol::Udp));
+    assert_eq!((dns.address.ports, dns.hash, dns.tracking), (Ports::Any, Hash::Flow, None));
     assert_eq!(dns.real_servers, []);
     let router = &config.virtual_routers[0];
     assert_eq!((router.vrid.get(), router.priority.get()), (51, 150));
@@ -175,10 +192,13 @@ fn a_service_address_must_be_one_that_can_be_served() {
         ("10.0.0.1", "`10.0.0.1` has no port, expected `10.0.0.1:PORT`"),
         ("[::1]:80", "`[::1]:80` is IPv6, which is not supported, expected IPv4"),
         ("web:80", "`web:80` is not an address, expected IPv4:PORT such as `192.0.2.80:80`"),
+        ("10.0.0.1:65536", "port 65536 is not in 1..=65535"),
         (
-            "10.0.0.1:65536",
-            "`10.0.0.1:65536` is not an address, expected IPv4:PORT such as `192.0.2.80:80`",
+            "10.0.0.1:http",
+            "`http` is not a port, expected one such as `80`, a range such as `5000-5999`, or `any`",
         ),
+        ("10.0.0.1:81-80", "`81-80` is not a range of ports, expected the first below the last"),
+        ("0.0.0.0:any", "0.0.0.0 is the unspecified address and cannot be a VIP"),
         ("0.0.0.0:80", "0.0.0.0 is the unspecified address and cannot be a VIP"),
         ("127.0.0.1:80", "127.0.0.1 is a loopback address and cannot be a VIP"),
         ("224.0.0.18:80", "224.0.0.18 is a multicast address and cannot be a VIP"),
@@ -189,6 +209,102 @@ fn a_service_address_must_be_one_that_can_be_served() {
             &format!("lb.toml:5:11: virtual-service[0].address: {problem}"),
         );
     }
+}
+
+#[test]
+fn of_services_with_the_same_port_the_narrowest_takes_it_and_equal_widths_are_faults() {
+    let services = |addresses: &[&str]| {
+        let service = |(i, address): (usize, &&str)| {
+            let (address, protocol) = address.split_once('/').unwrap_or((address, "tcp"));
+            format!(
+                "[[virtual-service]]\nname = \"s{i}\"\naddress = \"{address}\"\nprotocol = \"{protocol}\"\n"
+            )
+        };
+        DIRECTOR.to_owned() + &addresses.iter().enumerate().map(service).collect::<String>()
+    };
+    load_valid(&services(&[
+        "10.0.0.100:80",
+        "10.0.0.100:1-65535",
+        "10.0.0.100:any",
+        "10.0.0.100:any/udp",
+        "10.0.0.100:50-99/udp",
+        "10.0.0.100:100-149/udp",
+        "10.0.0.100:1-49/udp",
+        "10.0.0.101:any",
+    ]));
+    check(
+        &services(&[
+            "10.0.0.100:5000-5999",
+            "10.0.0.100:5999-6000",
+            "10.0.0.100:4000-5000",
+            "10.0.0.100:5100-5200",
+            "10.0.0.100:1-65535",
+            "10.0.0.100:5000-5999",
+            "10.0.0.100:any",
+            "10.0.0.100:any",
+            "10.0.0.100:6000-6001",
+        ]),
+        "lb.toml:9:11: virtual-service[1].address: 10.0.0.100:5999-6000/tcp overlaps 10.0.0.100:5000-5999, virtual-service[0]
+lb.toml:13:11: virtual-service[2].address: 10.0.0.100:4000-5000/tcp overlaps 10.0.0.100:5000-5999, virtual-service[0]
+lb.toml:17:11: virtual-service[3].address: 10.0.0.100:5100-5200/tcp overlaps 10.0.0.100:5000-5999, virtual-service[0]
+lb.toml:21:11: virtual-service[4].address: 10.0.0.100:1-65535/tcp overlaps 10.0.0.100:5000-5999, virtual-service[0]
+lb.toml:25:11: virtual-service[5].address: 10.0.0.100:5000-5999/tcp is already virtual-service[0]
+lb.toml:33:11: virtual-service[7].address: 10.0.0.100:any/tcp is already virtual-service[6]",
+    );
+}
+
+#[test]
+fn what_has_no_effect_is_a_fault() {
+    let service = |address: &str, options: &str| {
+        format!("{DIRECTOR}[[virtual-service]]\nname = \"web\"\naddress = \"{address}\"\n{options}")
+    };
+    check(
+        &service(
+            "10.0.0.100:80",
+            "source-prefix = 24\ntracking = false\non-down = \"rehash\"\ndrain-timeout = \"1h\"\nidle-timeout = \"1m\"\n",
+        ),
+        "lb.toml:6:17: virtual-service[0].source-prefix: has no effect without `hash = \"source\"`
+lb.toml:8:11: virtual-service[0].on-down: has no effect with `tracking = false`
+lb.toml:9:17: virtual-service[0].drain-timeout: has no effect with `tracking = false`
+lb.toml:10:16: virtual-service[0].idle-timeout: has no effect with `tracking = false`",
+    );
+    check(
+        &service("10.0.0.100:53", "protocol = \"udp\"\nidle-timeout = \"1m\"\n"),
+        "lb.toml:7:16: virtual-service[0].idle-timeout: has no effect without `tracking = true`, which a udp service needs",
+    );
+    check(
+        &service("10.0.0.100:53", "protocol = \"udp\"\ntracking = true\non-down = \"reset\"\n"),
+        "lb.toml:8:11: virtual-service[0].on-down: udp has no reset, expected `rehash`",
+    );
+    let udp = service("10.0.0.100:53", "protocol = \"udp\"\ntracking = true\n");
+    let tracking = load_valid(&udp).virtual_services[0].tracking;
+    assert_eq!(tracking.map(|it| it.idle_timeout), Some(Duration::from_secs(300)));
+}
+
+#[test]
+fn options_of_flows_have_their_ranges() {
+    check(
+        r#"[director]
+interfaces = ["eth0"]
+flow-table-size = 1000
+[[virtual-service]]
+name = "web"
+address = "10.0.0.100:80"
+hash = "client"
+source-prefix = 33
+tracking = 1
+on-down = "drop"
+drain-timeout = "8d"
+idle-timeout = "500ms"
+"#,
+        "lb.toml:3:19: director.flow-table-size: 1000 is not in 1024..=4194304
+lb.toml:7:8: virtual-service[0].hash: `client` is not supported, expected `flow` or `source`
+lb.toml:8:17: virtual-service[0].source-prefix: 33 is not in 1..=32
+lb.toml:9:12: virtual-service[0].tracking: expected true or false, found an integer
+lb.toml:10:11: virtual-service[0].on-down: `drop` is not supported, expected `rehash` or `reset`
+lb.toml:11:17: virtual-service[0].drain-timeout: 8d is not in 1s..=7days
+lb.toml:12:16: virtual-service[0].idle-timeout: 500ms is not in 1s..=7days",
+    );
 }
 
 #[test]
@@ -381,13 +497,20 @@ const FULL: &str = r#"# One of two directors.
 id = "lb1"
 interfaces = ["eth0", "eth1"]
 xdp-mode = "generic"
+flow-table-size = 1024
 
 [[virtual-service]]
 name = "web"
 address = "10.77.0.100:80"
 protocol = "tcp"
 forwarding = "dr"
+hash = "source"
+source-prefix = 24
 table-size = 1021
+tracking = true
+on-down = "reset"
+drain-timeout = "10m"
+idle-timeout = "7d"
 
 [[virtual-service.real-server]]
 address = "10.77.0.11"
@@ -399,7 +522,7 @@ weight = 0
 
 [[virtual-service]]
 name = "dns"
-address = "10.77.0.100:53"
+address = "10.77.0.100:any"
 protocol = "udp"
 real-server = []
 

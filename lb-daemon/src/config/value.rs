@@ -10,13 +10,20 @@ use std::{
 use toml::de::DeValue;
 
 use super::{Vip, XdpMode};
-use crate::service::{Forwarding, Protocol, TABLE_SIZES, Unsupported};
+use crate::service::{
+    AddressError, Forwarding, OnDown, Protocol, ServiceAddress, TABLE_SIZES, Unsupported,
+};
 
 /// RFC 9568 §5.2.7: a 12-bit field of centiseconds, of which 0 is not an interval.
 const ADVERTISEMENT_INTERVALS: RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_millis(40_950);
 /// As keepalived has it.
 const PREEMPT_DELAYS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(1000);
+
+/// Of flows: shorter ones would end flows that are alive, longer ones keep what nobody misses.
+const TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(7 * 86_400);
+/// Flows that the datapath can note; each costs some tens of bytes.
+const FLOW_TABLE_SIZES: RangeInclusive<u32> = 1_024..=4_194_304;
 
 /// `found a string`, `found an integer`.
 pub(super) fn found(value: &DeValue<'_>) -> String {
@@ -64,22 +71,11 @@ pub(super) fn xdp_mode(value: &DeValue<'_>) -> Result<XdpMode, String> {
     }
 }
 
-/// The VIP and port of a virtual service.
-pub(super) fn service_address(value: &DeValue<'_>) -> Result<SocketAddrV4, String> {
-    let text = string(value)?;
-    let Ok(address) = text.parse::<SocketAddrV4>() else {
-        return Err(if text.parse::<Ipv4Addr>().is_ok() {
-            format!("`{text}` has no port, expected `{text}:PORT`")
-        } else if text.parse::<SocketAddrV6>().is_ok() || text.parse::<Ipv6Addr>().is_ok() {
-            format!("`{text}` is IPv6, which is not supported, expected IPv4")
-        } else {
-            format!("`{text}` is not an address, expected IPv4:PORT such as `192.0.2.80:80`")
-        });
-    };
-    if address.port() == 0 {
-        return Err("port 0 is not in 1..=65535".to_owned());
-    }
-    unicast(*address.ip(), "VIP")?;
+/// The VIP and ports of a virtual service.
+pub(super) fn service_address(value: &DeValue<'_>) -> Result<ServiceAddress, String> {
+    let address: ServiceAddress =
+        string(value)?.parse().map_err(|error: AddressError| error.to_string())?;
+    unicast(address.vip, "VIP")?;
     Ok(address)
 }
 
@@ -89,6 +85,32 @@ pub(super) fn protocol(value: &DeValue<'_>) -> Result<Protocol, String> {
 
 pub(super) fn forwarding(value: &DeValue<'_>) -> Result<Forwarding, String> {
     string(value)?.parse().map_err(|error: Unsupported| error.to_string())
+}
+
+/// Whether a service hashes by source; the length of the prefix is a key of its own.
+pub(super) fn hash_by_source(value: &DeValue<'_>) -> Result<bool, String> {
+    match string(value)? {
+        "flow" => Ok(false),
+        "source" => Ok(true),
+        other => Err(format!("`{other}` is not supported, expected `flow` or `source`")),
+    }
+}
+
+pub(super) fn source_prefix(value: &DeValue<'_>) -> Result<u8, String> {
+    integer(value, 1..=32)
+}
+
+pub(super) fn on_down(value: &DeValue<'_>) -> Result<OnDown, String> {
+    string(value)?.parse().map_err(|error: Unsupported| error.to_string())
+}
+
+/// How long flows are kept, or may send nothing.
+pub(super) fn flow_timeout(value: &DeValue<'_>) -> Result<Duration, String> {
+    duration(value, TIMEOUTS)
+}
+
+pub(super) fn flow_table_size(value: &DeValue<'_>) -> Result<u32, String> {
+    integer(value, FLOW_TABLE_SIZES)
 }
 
 pub(super) fn table_size(value: &DeValue<'_>) -> Result<u32, String> {
@@ -231,9 +253,22 @@ fn duration(value: &DeValue<'_>, range: RangeInclusive<Duration>) -> Result<Dura
         format!("`{text}` is not a duration, expected one such as \"100ms\" or \"1s\"")
     })?;
     if !range.contains(&duration) {
-        return Err(format!("{text} is not in {:?}..={:?}", range.start(), range.end()));
+        return Err(format!(
+            "{text} is not in {}..={}",
+            limit(*range.start()),
+            limit(*range.end())
+        ));
     }
     Ok(duration)
+}
+
+/// `40.95s`, `7days`.
+fn limit(duration: Duration) -> String {
+    if duration.subsec_nanos() == 0 {
+        humantime::format_duration(duration).to_string()
+    } else {
+        format!("{duration:?}")
+    }
 }
 
 fn is_prime(number: u32) -> bool {

@@ -20,8 +20,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time};
 
 use super::{
-    NewRealServer, NewService, RealServer, RealServerChange, Refusal, Service, Status,
-    VirtualRouter,
+    Explanation, FlowQuery, NewRealServer, RealServer, RealServerChange, Refusal, Service,
+    ServiceDetail, Stats, Status, VirtualRouter,
 };
 use crate::config::edit::Edit;
 
@@ -88,6 +88,10 @@ impl Client {
         self.get("/v1/services").await
     }
 
+    pub async fn service(&self, name: &str) -> Result<ServiceDetail, ClientError> {
+        self.get(&format!("/v1/services/{}", encoded(name))).await
+    }
+
     /// Of one service, or of all.
     pub async fn real_servers(
         &self,
@@ -103,17 +107,25 @@ impl Client {
         self.get("/v1/virtual-routers").await
     }
 
+    pub async fn stats(&self) -> Result<Stats, ClientError> {
+        self.get("/v1/stats").await
+    }
+
+    pub async fn explain(&self, query: &FlowQuery) -> Result<Explanation, ClientError> {
+        let FlowQuery { src, dst, protocol, packet, interface } = query;
+        let mut path =
+            format!("/v1/flows/explain?src={src}&dst={dst}&protocol={protocol}&packet={packet}");
+        if let Some(interface) = interface {
+            path += &format!("&interface={}", encoded(interface));
+        }
+        self.get(&path).await
+    }
+
     /// Returns once the change is in the file and runs.
     pub async fn edit(&self, edit: &Edit) -> Result<(), ClientError> {
         match edit {
-            Edit::AddService { name, address, protocol, forwarding } => {
-                let body = NewService {
-                    name: name.clone(),
-                    address: *address,
-                    protocol: *protocol,
-                    forwarding: *forwarding,
-                };
-                self.change(Method::POST, "/v1/services", json(&body)?).await
+            Edit::AddService(service) => {
+                self.change(Method::POST, "/v1/services", json(service)?).await
             }
             Edit::DeleteService { name } => {
                 let path = format!("/v1/services/{}", encoded(name));

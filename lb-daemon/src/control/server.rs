@@ -16,7 +16,7 @@ use axum::{
     http::{StatusCode, Uri, header::CONTENT_TYPE},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{delete, get, patch, post},
+    routing::{get, patch, post},
 };
 use nix::unistd::{Group, chown};
 use percent_encoding::percent_decode_str;
@@ -24,8 +24,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixListener, sync::oneshot, time};
 
 use super::{
-    Control, NewRealServer, NewService, RealServer, RealServerChange, Refusal, RefusalKind,
-    Service, Status, VirtualRouter,
+    Control, Explanation, NewRealServer, NewService, RealServer, RealServerChange, Refusal,
+    RefusalKind, Service, ServiceDetail, Stats, Status, VirtualRouter,
 };
 use crate::config::edit::Edit;
 
@@ -103,7 +103,7 @@ fn routes<C: Control>(control: Arc<C>) -> Router {
     Router::new()
         .route("/v1/status", get(status::<C>))
         .route("/v1/services", get(services::<C>).post(add_service::<C>))
-        .route("/v1/services/{name}", delete(delete_service::<C>))
+        .route("/v1/services/{name}", get(service::<C>).delete(delete_service::<C>))
         .route("/v1/services/{name}/real-servers", post(add_real_server::<C>))
         .route(
             "/v1/services/{name}/real-servers/{address}",
@@ -111,6 +111,8 @@ fn routes<C: Control>(control: Arc<C>) -> Router {
         )
         .route("/v1/real-servers", get(real_servers::<C>))
         .route("/v1/virtual-routers", get(virtual_routers::<C>))
+        .route("/v1/stats", get(stats::<C>))
+        .route("/v1/flows/explain", get(explain::<C>))
         .route("/v1/config/reload", post(reload::<C>))
         .layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES))
         .layer(middleware::from_fn(answer))
@@ -125,6 +127,13 @@ async fn services<C: Control>(State(control): State<Arc<C>>) -> Json<Vec<Service
     Json(control.services().await)
 }
 
+async fn service<C: Control>(
+    State(control): State<Arc<C>>,
+    UrlPath(name): UrlPath<String>,
+) -> Result<Json<ServiceDetail>, Refusal> {
+    Ok(Json(control.service(&name).await?))
+}
+
 async fn real_servers<C: Control>(
     State(control): State<Arc<C>>,
     uri: Uri,
@@ -137,12 +146,23 @@ async fn virtual_routers<C: Control>(State(control): State<Arc<C>>) -> Json<Vec<
     Json(control.virtual_routers().await)
 }
 
+async fn stats<C: Control>(State(control): State<Arc<C>>) -> Json<Stats> {
+    Json(control.stats().await)
+}
+
+async fn explain<C: Control>(
+    State(control): State<Arc<C>>,
+    uri: Uri,
+) -> Result<Json<Explanation>, Refusal> {
+    let query = uri.query().unwrap_or_default().parse()?;
+    Ok(Json(control.explain(query).await?))
+}
+
 async fn add_service<C: Control>(
     State(control): State<Arc<C>>,
-    Body(body): Body<NewService>,
+    Body(service): Body<NewService>,
 ) -> Result<(StatusCode, Json<Edit>), Refusal> {
-    let NewService { name, address, protocol, forwarding } = body;
-    let done = edit(control, Edit::AddService { name, address, protocol, forwarding }).await?;
+    let done = edit(control, Edit::AddService(service)).await?;
     Ok((StatusCode::CREATED, done))
 }
 

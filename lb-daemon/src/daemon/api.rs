@@ -21,10 +21,17 @@ use super::{
 };
 use crate::{
     config::{self, Config, edit},
-    control::{Control, RealServer, Refusal, RefusalKind, Service, Status, VirtualRouter},
+    control::{
+        Control, Explanation, FlowQuery, RealServer, Refusal, RefusalKind, Service, ServiceDetail,
+        Stats, Status, VirtualRouter,
+    },
     error_chain,
     neighbour::{Resolver, View},
 };
+
+mod link;
+
+pub(super) use link::Link;
 
 /// How often the flow table is gone through while a change is in progress.
 const AGING: Duration = Duration::from_secs(1);
@@ -100,20 +107,26 @@ impl Control for Daemon {
         view::services(&*self.running.lock().await)
     }
 
+    async fn service(&self, name: &str) -> Result<ServiceDetail, Refusal> {
+        view::service(&*self.running.lock().await, name)
+    }
+
     async fn real_servers(&self, service: Option<&str>) -> Result<Vec<RealServer>, Refusal> {
-        let running = self.running.lock().await;
-        let known = running.config().virtual_services.iter().map(|known| known.name.clone());
-        if let Some(name) = service
-            && !known.clone().any(|known| known == name)
-        {
-            let unknown = edit::EditError::unknown_service(name, known.collect());
-            return Err(unknown.into());
-        }
-        Ok(view::real_servers(&running, service))
+        view::real_servers(&*self.running.lock().await, service)
     }
 
     async fn virtual_routers(&self) -> Vec<VirtualRouter> {
         view::virtual_routers(&self.running.lock().await.routers())
+    }
+
+    async fn stats(&self) -> Stats {
+        view::stats(&*self.running.lock().await)
+    }
+
+    async fn explain(&self, query: FlowQuery) -> Result<Explanation, Refusal> {
+        let interfaces = self.running.lock().await.config().director.interfaces.clone();
+        let link = link::find(&interfaces, query.interface.as_deref()).await?;
+        view::explain(&mut *self.running.lock().await, &query, &link)
     }
 
     async fn edit(&self, edit: edit::Edit) -> Result<(), Refusal> {

@@ -80,7 +80,7 @@ pub(super) struct Datapath {
     /// Whether a former daemon left it.
     adopted: bool,
     /// Whether owners or flows of before a change may be remembered.
-    remembers: bool,
+    pub(super) remembers: bool,
 }
 
 impl Running {
@@ -267,6 +267,10 @@ impl Running {
 
     pub(super) fn datapath(&self) -> Option<&Datapath> {
         self.datapath.as_ref()
+    }
+
+    pub(super) fn datapath_mut(&mut self) -> Option<&mut Datapath> {
+        self.datapath.as_mut()
     }
 
     pub(super) fn neighbours(&self) -> watch::Receiver<neighbour::View> {

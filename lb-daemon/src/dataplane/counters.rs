@@ -31,19 +31,6 @@ impl Memory {
     }
 }
 
-/// The flow tables.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Noting {
-    /// Connections noted.
-    pub noted: usize,
-    /// Flows of which a SYN alone was seen.
-    pub opening: usize,
-    /// Most connections that can be noted.
-    pub capacity: usize,
-    /// Whether there was no room for one since the last look.
-    pub full: bool,
-}
-
 impl Dataplane {
     /// Packets by verdict, summed over CPUs.
     pub fn verdicts(&self) -> BTreeMap<&'static str, u64> {
@@ -66,17 +53,12 @@ impl Dataplane {
         self.real_server_counters.get(&index.into(), 0).map(sum).unwrap_or_default()
     }
 
-    /// Reads the flow tables as a whole.
-    pub fn noting(&self) -> io::Result<Noting> {
-        let count = |notes: &super::Notes| {
-            memory::entries::<FlowKey, Note>(notes.fd.as_fd()).map(|entries| entries.len())
-        };
-        Ok(Noting {
-            noted: count(&self.notes)?,
-            opening: count(&self.openings)?,
-            capacity: self.capacity.notes,
-            full: self.settings.get(&0, 0).is_ok_and(|settings| settings.flow_table_full != 0),
-        })
+    /// The notes of connections, and how many of flows of which a SYN alone was seen.
+    pub fn notes(&self) -> (Vec<Note>, usize) {
+        let read = |notes: &super::Notes| memory::entries::<FlowKey, Note>(notes.fd.as_fd());
+        let connections = read(&self.notes).unwrap_or_default();
+        let openings = read(&self.openings).map_or(0, |openings| openings.len());
+        (connections.into_iter().map(|(_, note)| note).collect(), openings)
     }
 
     pub fn memory(&self, installed: &Installed) -> Memory {

@@ -47,6 +47,6 @@ fn monotonic_now() -> Duration {
 }
 
 /// Its whole seconds, as the program notes them.
-pub(super) fn monotonic_seconds() -> Seconds {
+pub(crate) fn monotonic_seconds() -> Seconds {
     Seconds::try_from(monotonic_now().as_secs()).unwrap_or(Seconds::MAX)
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::edit::Edit,
-    control::{Neighbour, RealServer},
+    control::{Neighbour, RealServer, RealServerState},
 };
 
 #[derive(Subcommand)]
@@ -38,7 +38,7 @@ The real server must hold the VIP on its loopback interface and not answer ARP f
     #[command(after_help = "\
 Examples:
   lbctl real set web 10.77.0.14 --weight 2
-  lbctl real set web 10.77.0.14 --weight 0    # takes no new flows")]
+  lbctl real set web 10.77.0.14 --weight 0    # keeps its flows, takes no new ones")]
     Set(Set),
     /// Deletes a real server from a service, also from the configuration file
     #[command(after_help = "Examples:\n  lbctl real delete web 10.77.0.14")]
@@ -52,7 +52,7 @@ pub(super) struct Add {
     /// IPv4, without a port
     #[arg(value_parser = parse_address)]
     address: Ipv4Addr,
-    /// Its share relative to the others; 0 takes no new flows
+    /// Its share relative to the others; 0 keeps its flows and takes no new ones
     #[arg(long, default_value_t = crate::service::DEFAULT_WEIGHT)]
     weight: u16,
 }
@@ -64,7 +64,7 @@ pub(super) struct Set {
     /// IPv4, without a port
     #[arg(value_parser = parse_address)]
     address: Ipv4Addr,
-    /// Its share relative to the others; 0 takes no new flows
+    /// Its share relative to the others; 0 keeps its flows and takes no new ones
     #[arg(long)]
     weight: u16,
 }
@@ -109,6 +109,7 @@ fn list(real_servers: &[RealServer], colour: bool) -> String {
         Column::Left("SERVICE"),
         Column::Left("REAL SERVER"),
         Column::Right("WEIGHT"),
+        Column::Left("STATE"),
         Column::Right("SHARE"),
         Column::Left("NEIGHBOUR"),
         Column::Left("MAC"),
@@ -118,20 +119,31 @@ fn list(real_servers: &[RealServer], colour: bool) -> String {
 }
 
 fn row(real_server: &RealServer) -> Vec<Cell> {
-    let neighbour = match real_server.neighbour {
-        Neighbour::Ready => good("ready"),
-        Neighbour::Unresolved => bad("unresolved"),
-        Neighbour::OffLink => bad("off-link"),
-    };
     vec![
         text(&real_server.service),
         text(real_server.address),
         text(real_server.weight),
+        state(real_server.state),
         text(format!("{:.1} %", real_server.share * 100.0)),
-        neighbour,
+        neighbour(real_server.neighbour),
         text(real_server.mac.as_deref().unwrap_or("-")),
         text(real_server.interface.as_deref().unwrap_or("-")),
     ]
+}
+
+pub(super) fn state(state: RealServerState) -> Cell {
+    match state {
+        RealServerState::Active => text("active"),
+        RealServerState::Draining => bad("draining"),
+    }
+}
+
+pub(super) fn neighbour(neighbour: Neighbour) -> Cell {
+    match neighbour {
+        Neighbour::Ready => good("ready"),
+        Neighbour::Unresolved => bad("unresolved"),
+        Neighbour::OffLink => bad("off-link"),
+    }
 }
 
 fn parse_address(text: &str) -> Result<Ipv4Addr, String> {

@@ -1,11 +1,11 @@
 //! `lbctl status`.
 
 use super::{
-    Context, Failure, service,
-    table::{Column, bad, duration, good, grouped, table, text, warning},
+    Context, Failure, service, stats,
+    table::{Column, bad, binary, duration, good, grouped, table, text, warning},
     vrrp,
 };
-use crate::control::{Interface, Status};
+use crate::control::{Interface, Memory, Status};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -25,15 +25,7 @@ fn show(status: &Status, colour: bool) -> String {
     if !warnings.is_empty() {
         sections.push(warnings);
     }
-    sections.push(format!(
-        "director {}: lbd {}, pid {}, up {}\nconfig {}{}\n",
-        status.director,
-        status.version,
-        status.pid,
-        duration(status.uptime_ms),
-        status.config.file.display(),
-        if status.config.refused.is_some() { " (as it was before the refused reload)" } else { "" },
-    ));
+    sections.push(director(status));
     if !status.interfaces.is_empty() {
         sections.push(interfaces(&status.interfaces, colour));
     }
@@ -47,6 +39,49 @@ fn show(status: &Status, colour: bool) -> String {
         sections.push(verdicts(status, colour));
     }
     sections.join("\n")
+}
+
+/// Itself, and what its datapath takes and remembers, where it has one.
+fn director(status: &Status) -> String {
+    let mut lines = format!(
+        "director {}: lbd {}, pid {}, up {}\nconfig {}{}\n",
+        status.director,
+        status.version,
+        status.pid,
+        duration(status.uptime_ms),
+        status.config.file.display(),
+        if status.config.refused.is_some() { " (as it was before the refused reload)" } else { "" },
+    );
+    let Memory { tables, services, flows, counters, total } = status.memory;
+    if total > 0 {
+        lines += &format!(
+            "datapath memory {}: tables {}, services {}, flow table {}, counters {}\n",
+            binary(total),
+            binary(tables),
+            binary(services),
+            binary(flows),
+            binary(counters)
+        );
+    }
+    if status.exceptions.capacity > 0 {
+        lines += &stats::exceptions(status.exceptions);
+    }
+    let changing = status.virtual_services.iter().filter(|service| service.change.is_some());
+    let changing: Vec<_> = changing.map(|service| service.name.as_str()).collect();
+    if !changing.is_empty() {
+        lines += &format!("changes in progress {}\n", shortened(&changing));
+    }
+    lines
+}
+
+/// The first names, and how many there are beside them.
+fn shortened(names: &[&str]) -> String {
+    const SHOWN: usize = 5;
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 fn warnings(status: &Status, colour: bool) -> String {

@@ -20,6 +20,34 @@ pub(super) fn table(
     rows: impl IntoIterator<Item = Vec<Cell>>,
     colour: bool,
 ) -> String {
+    let mut table = plain(colour);
+    table.set_header(columns.iter().map(|column| match column {
+        Column::Left(name) | Column::Right(name) => Cell::new(name).add_attribute(Attribute::Dim),
+    }));
+    table.add_rows(rows);
+    for (i, column) in columns.iter().enumerate() {
+        if let Some(laid_out) = table.column_mut(i) {
+            laid_out.set_cell_alignment(match column {
+                Column::Left(_) => CellAlignment::Left,
+                Column::Right(_) => CellAlignment::Right,
+            });
+        }
+    }
+    lines(&mut table)
+}
+
+/// One thing: a line for each of its properties, with its name.
+pub(super) fn fields(
+    fields: impl IntoIterator<Item = (&'static str, Cell)>,
+    colour: bool,
+) -> String {
+    let mut table = plain(colour);
+    let name = |name| Cell::new(name).add_attribute(Attribute::Dim);
+    table.add_rows(fields.into_iter().map(|(field, value)| [name(field), value]));
+    lines(&mut table)
+}
+
+fn plain(colour: bool) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
@@ -29,21 +57,14 @@ pub(super) fn table(
     if colour {
         table.enforce_styling();
     }
-    table.set_header(columns.iter().map(|column| match column {
-        Column::Left(name) | Column::Right(name) => Cell::new(name).add_attribute(Attribute::Dim),
-    }));
-    table.add_rows(rows);
-    for (i, column) in columns.iter().enumerate() {
-        if let Some(laid_out) = table.column_mut(i) {
-            laid_out.set_padding((0, 2));
-            laid_out.set_cell_alignment(match column {
-                Column::Left(_) => CellAlignment::Left,
-                Column::Right(_) => CellAlignment::Right,
-            });
-        }
+    table
+}
+
+fn lines(table: &mut Table) -> String {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
     }
-    let lines = table.lines().map(|line| line.trim_end().to_owned() + "\n");
-    lines.collect()
+    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
 pub(super) fn text(text: impl ToString) -> Cell {
@@ -84,6 +105,38 @@ pub(super) fn grouped(number: u64) -> String {
     grouped
 }
 
+/// `14.2 MiB`, for memory.
+pub(super) fn binary(bytes: u64) -> String {
+    scaled(bytes as f64, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"])
+}
+
+/// `9.4 GB`, for traffic.
+pub(super) fn decimal(bytes: u64) -> String {
+    scaled(bytes as f64, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB", "EB"])
+}
+
+/// `9.4 G`, for a rate whose unit stands above it.
+pub(super) fn rate(number: f64) -> String {
+    scaled(number, 1000.0, &["", "k", "M", "G", "T", "P", "E"]).trim_end().to_owned()
+}
+
+fn scaled(number: f64, step: f64, units: &[&str]) -> String {
+    let (mut number, mut unit) = (number, 0);
+    // What would be printed as the step itself is one of the next unit.
+    while number >= step - 0.05 && unit + 1 < units.len() {
+        number /= step;
+        unit += 1;
+    }
+    let decimals = usize::from(unit > 0);
+    format!("{number:.decimals$} {}", units[unit])
+}
+
+/// `1.25 %`; enough digits to tell that something is not nothing.
+pub(super) fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    if percent > 0.0 && percent < 0.01 { "< 0.01 %".to_owned() } else { format!("{percent:.2} %") }
+}
+
 pub(super) fn digest(digest: &str) -> String {
     digest.chars().take(DIGEST_CHARS).collect()
 }
@@ -100,6 +153,35 @@ mod tests {
         for (ms, want) in [(0, "0s"), (40, "40ms"), (61_999, "1m 1s")] {
             assert_eq!(duration(ms), want);
         }
+    }
+
+    #[test]
+    fn sizes_and_rates_have_a_unit_that_fits() {
+        for (bytes, memory, traffic) in [
+            (0, "0 B", "0 B"),
+            (999, "999 B", "999 B"),
+            (1_000, "1000 B", "1.0 kB"),
+            (999_960, "976.5 KiB", "1.0 MB"),
+            (14_889_779, "14.2 MiB", "14.9 MB"),
+            (u64::MAX, "16.0 EiB", "18.4 EB"),
+        ] {
+            assert_eq!(binary(bytes), memory);
+            assert_eq!(decimal(bytes), traffic);
+        }
+        for (number, want) in [(0.0, "0"), (12.4, "12"), (9.41e9, "9.4 G"), (0.4, "0")] {
+            assert_eq!(rate(number), want);
+        }
+        for (share, want) in [(0.0, "0.00 %"), (0.000_04, "< 0.01 %"), (0.01, "1.00 %")] {
+            assert_eq!(percent(share), want);
+        }
+    }
+
+    #[test]
+    fn a_property_that_is_long_goes_on_below_its_beginning() {
+        let printed = fields([("a", text("b")), ("long", text("word ".repeat(30)))], false);
+        assert!(printed.starts_with("a     b\nlong  word word"), "{printed}");
+        assert!(printed.contains("\n      word"), "{printed}");
+        assert!(printed.lines().all(|line| line.len() <= 100), "{printed}");
     }
 
     #[test]

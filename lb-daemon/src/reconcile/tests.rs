@@ -1,5 +1,5 @@
 use super::*;
-use crate::service::Forwarding;
+use crate::service::{Forwarding, Hash};
 
 #[test]
 fn a_first_start_installs_everything_before_the_service_refers_to_it() {
@@ -135,9 +135,11 @@ fn desired(services: impl IntoIterator<Item = VirtualService>) -> Desired {
 fn service(name: &str, port: u16, pool: &[(u8, u16)]) -> VirtualService {
     VirtualService {
         name: name.to_owned(),
-        address: SocketAddrV4::new(address(100), port),
+        address: format!("10.77.0.100:{port}").parse().unwrap(),
         protocol: Protocol::Tcp,
         forwarding: Forwarding::Dr,
+        hash: Hash::Flow,
+        tracking: None,
         table_size: 1021,
         real_servers: pool
             .iter()

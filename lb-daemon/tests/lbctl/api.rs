@@ -41,6 +41,41 @@ fn every_error_is_json_in_one_form() {
         ("DELETE", "/v1/services/mail", "", 404, "not-found", "no service `mail`"),
         ("DELETE", "/v1/services/web/real-servers/x", "", 400, "invalid", "DELETE /v1/services"),
         ("GET", "/v1/real-servers?name=web", "", 422, "invalid", "expected `service=NAME`"),
+        ("GET", "/v1/services/mail", "", 404, "not-found", "no service `mail`"),
+        (
+            "POST",
+            "/v1/services",
+            r#"{"name": "x", "address": "10.77.0.100:9-1"}"#,
+            422,
+            "invalid",
+            "`9-1` is not a range of ports",
+        ),
+        ("GET", "/v1/flows/explain", "", 422, "invalid", "`src` is missing, expected src="),
+        (
+            "GET",
+            "/v1/flows/explain?src=10.0.0.1:1&dst=10.0.0.2&protocol=tcp",
+            "",
+            422,
+            "invalid",
+            "`dst` is `10.0.0.2`, expected src=",
+        ),
+        (
+            "GET",
+            "/v1/flows/explain?src=10.0.0.1:1&src=10.0.0.1:1",
+            "",
+            422,
+            "invalid",
+            "`src` is there twice",
+        ),
+        (
+            "GET",
+            "/v1/flows/explain?src=10.0.0.1:1&dst=10.0.0.2:2&protocol=udp&packet=opening",
+            "",
+            422,
+            "invalid",
+            "udp has no packet that opens a flow",
+        ),
+        ("GET", "/v1/flows/explain?ttl=1", "", 422, "invalid", "`ttl` is unknown, expected src="),
         ("POST", reals, &"x".repeat(70_000), 413, "invalid", "length limit exceeded"),
     ] {
         let (got, answer) = exchange(&fake.socket, method, path, body);
@@ -70,6 +105,32 @@ fn a_change_is_answered_with_what_was_done() {
     let (status, answer) = exchange(&fake.socket, "PATCH", path, r#"{"weight": 9}"#);
     assert_eq!((status, &answer["weight"]), (200, &json!(9)));
     assert!(fake.text().contains("weight = 9"));
+}
+
+#[test]
+fn every_option_of_a_service_can_be_given_and_is_answered() {
+    let fake = Fake::start();
+    let body = r#"{"name": "ftp", "address": "10.77.0.100:5000-5999", "hash": "source/24", "table_size": 1021}"#;
+    let (status, answer) = exchange(&fake.socket, "POST", "/v1/services", body);
+    assert_eq!(
+        (status, answer),
+        (
+            201,
+            json!({"edit": "add-service", "name": "ftp", "address": "10.77.0.100:5000-5999",
+                   "protocol": "tcp", "forwarding": "dr", "hash": "source/24", "table_size": 1021})
+        )
+    );
+    let (_, detail) = exchange(&fake.socket, "GET", "/v1/services/ftp", "");
+    assert_eq!(detail["service"]["hash"], "source/24");
+}
+
+#[test]
+fn addresses_may_be_encoded_in_a_query() {
+    let fake = Fake::start();
+    let path =
+        "/v1/flows/explain?src=10.0.0.1%3A1&dst=10.77.0.100%3a80&protocol=tcp&packet=opening";
+    let (status, answer) = exchange(&fake.socket, "GET", path, "");
+    assert_eq!((status, &answer["real_server"]), (200, &json!("10.77.0.12")));
 }
 
 #[test]

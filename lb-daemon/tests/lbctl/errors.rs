@@ -70,6 +70,7 @@ fn names_that_do_not_exist_are_answered_with_those_that_do() {
     for (arguments, want) in [
         (&["real", "list", "wbe"][..], "no service `wbe`, did you mean `web`?"),
         (&["real", "list", "a b/?&"], "no service `a b/?&`, expected one of `web`, `dns`"),
+        (&["service", "show", "wbe"], "no service `wbe`, did you mean `web`?"),
         (&["service", "delete", "mail"], "no service `mail`, expected one of `web`, `dns`"),
         (&["service", "delete", "../x"], "no service `../x`, expected one of `web`, `dns`"),
         (&["real", "add", "wbe", "10.77.0.14"], "no service `wbe`, did you mean `web`?"),
@@ -112,7 +113,43 @@ fn usage_errors_have_exit_code_2_and_say_what_is_expected() {
     let fake = Fake::start();
     for (arguments, part) in [
         (&["real", "add", "web", "10.77.0.14:80"][..], "expected IPv4 without a port"),
-        (&["service", "add", "x", "--address", "10.77.0.1"], "expected IPv4:PORT such as"),
+        (&["service", "add", "x", "--address", "10.77.0.1"], "expected `10.77.0.1:PORT`"),
+        (&["service", "add", "x", "--address", "10.77.0.1:http"], "a range such as `5000-5999`"),
+        (&["service", "add", "x", "--address", "10.77.0.1:1", "--hash", "src"], "`source`"),
+        (
+            &["service", "add", "x", "--address", "10.77.0.1:1", "--source-prefix", "24"],
+            "--hash <HASH>",
+        ),
+        (
+            &[
+                "service",
+                "add",
+                "x",
+                "--address",
+                "10.77.0.1:1",
+                "--hash",
+                "flow",
+                "--source-prefix",
+                "24",
+            ],
+            "--source-prefix needs --hash source",
+        ),
+        (&["stats", "--watch", "0"], "a number of seconds from 0.1 to 3600"),
+        (&["flow", "explain", "--src", "10.77.0.1:1"], "--dst <VIP:PORT>"),
+        (
+            &[
+                "flow",
+                "explain",
+                "--src",
+                "10.77.0.1:1",
+                "--dst",
+                "10.77.0.100:53",
+                "--proto",
+                "udp",
+                "--opening",
+            ],
+            "udp has no packet that opens a flow",
+        ),
         (
             &["service", "add", "x", "--address", "10.77.0.1:1", "--protocol", "sctp"],
             "`tcp` or `udp`",

@@ -14,9 +14,12 @@ use lb_daemon::{
         edit::{self, Edit, EditError},
     },
     control::{
-        ConfigStatus, Control, Forwards, Interface, Neighbour, RealServer, Refusal, RefusalKind,
-        Service, Status, VirtualRouter, server,
+        Change, Choice, ConfigStatus, Control, Counters, Exceptions, Explanation, FlowQuery,
+        Forwards, Hop, Interface, Memory, Neighbour, PacketKind, PreviousOwner, RealServer,
+        RealServerDetail, RealServerState, RealServerStats, Refusal, RefusalKind, Service,
+        ServiceDetail, ServiceStats, Stats, Status, VirtualRouter, server,
     },
+    service::{Forwarding, Hash, Protocol, VirtualService},
 };
 use tempfile::TempDir;
 use tokio::{runtime::Runtime, sync::oneshot};
@@ -35,6 +38,7 @@ pub(crate) struct FakeControl {
     pub(crate) status: Mutex<Status>,
     /// What the next reload is refused with.
     pub(crate) refuse_reload: Mutex<Option<String>>,
+    asked_for_stats: Mutex<u64>,
 }
 
 impl Fake {
@@ -47,6 +51,7 @@ impl Fake {
             text: Mutex::new(TEXT.to_owned()),
             status: Mutex::new(status()),
             refuse_reload: Mutex::default(),
+            asked_for_stats: Mutex::default(),
         });
         let runtime = Runtime::new().unwrap();
         let (shutdown, stopped) = oneshot::channel::<()>();
@@ -122,17 +127,37 @@ impl Control for FakeControl {
         self.config().virtual_services.iter().map(service).collect()
     }
 
+    async fn service(&self, name: &str) -> Result<ServiceDetail, Refusal> {
+        let found = self.find(name)?;
+        let detail = |(i, real_server)| RealServerDetail {
+            real_server,
+            services: 1 + i,
+            counters: counters(Protocol::Tcp, 1 + i as u64),
+        };
+        Ok(ServiceDetail {
+            counters: counters(found.protocol, 3),
+            real_servers: real_servers(&found).into_iter().enumerate().map(detail).collect(),
+            service: service(&found),
+        })
+    }
+
     async fn real_servers(&self, service: Option<&str>) -> Result<Vec<RealServer>, Refusal> {
-        let services = self.config().virtual_services;
-        if let Some(name) = service
-            && services.iter().all(|service| service.name != name)
-        {
-            let known = services.into_iter().map(|service| service.name).collect();
-            return Err(EditError::unknown_service(name, known).into());
+        match service {
+            Some(name) => Ok(real_servers(&self.find(name)?)),
+            None => Ok(self.config().virtual_services.iter().flat_map(real_servers).collect()),
         }
-        let services =
-            services.iter().filter(|found| service.is_none_or(|name| found.name == name));
-        Ok(services.flat_map(real_servers).collect())
+    }
+
+    /// Each time it is asked, a second later and a thousand packets on.
+    async fn stats(&self) -> Stats {
+        let mut asked = self.asked_for_stats.lock().unwrap();
+        *asked += 1;
+        stats(&self.config().virtual_services, *asked)
+    }
+
+    async fn explain(&self, query: FlowQuery) -> Result<Explanation, Refusal> {
+        query.check()?;
+        Ok(explanation(&query))
     }
 
     async fn virtual_routers(&self) -> Vec<VirtualRouter> {
@@ -156,6 +181,13 @@ impl Control for FakeControl {
 }
 
 impl FakeControl {
+    fn find(&self, name: &str) -> Result<VirtualService, Refusal> {
+        let services = self.config().virtual_services;
+        let known = services.iter().map(|service| service.name.clone()).collect();
+        let found = services.into_iter().find(|service| service.name == name);
+        found.ok_or_else(|| EditError::unknown_service(name, known).into())
+    }
+
     fn config(&self) -> config::Config {
         config::load(Path::new("lbd.toml"), &self.text.lock().unwrap()).unwrap()
     }
@@ -182,22 +214,35 @@ address = "10.77.0.100:53"
 protocol = "udp"
 "#;
 
-fn service(service: &lb_daemon::service::VirtualService) -> Service {
+/// TCP has a change in progress and a table of others.
+fn service(service: &VirtualService) -> Service {
     let number = service.real_servers.len();
+    let tcp = service.protocol == Protocol::Tcp;
     Service {
         name: service.name.clone(),
         address: service.address,
         protocol: service.protocol,
         forwarding: service.forwarding,
+        hash: service.hash,
+        tracking: service.tracking.map(Into::into),
         forwards: if number == 0 { Forwards::NoRealServer } else { Forwards::Yes },
         table_size: service.table_size,
         table_digest: "0123456789abcdef0123456789abcdef".to_owned(),
+        table_shared_with: if tcp { 2 } else { 0 },
+        largest_deviation: if tcp { 0.000_021 } else { 0.0 },
+        slots_moved: tcp.then_some(656),
+        change: tcp.then_some(Change {
+            slots: 656,
+            exceptions: 12,
+            since_ms: 40_000,
+            ends_in_ms: 3_560_000,
+        }),
         real_servers: number,
         real_servers_ready: number.saturating_sub(1),
     }
 }
 
-fn real_servers(service: &lb_daemon::service::VirtualService) -> Vec<RealServer> {
+fn real_servers(service: &VirtualService) -> Vec<RealServer> {
     let total: f64 = service.real_servers.iter().map(|real| f64::from(real.weight)).sum();
     service
         .real_servers
@@ -207,12 +252,84 @@ fn real_servers(service: &lb_daemon::service::VirtualService) -> Vec<RealServer>
             service: service.name.clone(),
             address: real.address,
             weight: real.weight,
+            state: RealServerState::of_weight(real.weight),
             share: f64::from(real.weight) / total,
+            exact_share: f64::from(real.weight) / total,
+            slots_previous: if i == 0 { 656 } else { 0 },
+            exceptions: if i == 0 { 0 } else { 12 },
             neighbour: if i == 0 { Neighbour::Ready } else { Neighbour::Unresolved },
             mac: (i == 0).then(|| "02:00:00:00:00:0b".to_owned()),
             interface: Some("eth0".to_owned()),
         })
         .collect()
+}
+
+fn stats(services: &[VirtualService], asked: u64) -> Stats {
+    let service = |service: &VirtualService| ServiceStats {
+        name: service.name.clone(),
+        address: service.address,
+        protocol: service.protocol,
+        counters: counters(service.protocol, asked),
+    };
+    let real_servers = services.iter().flat_map(|service| &service.real_servers);
+    Stats {
+        monotonic_ms: 5_000_000 + 1_000 * asked,
+        services: services.iter().map(service).collect(),
+        real_servers: real_servers
+            .map(|real| RealServerStats {
+                address: real.address,
+                counters: counters(Protocol::Tcp, asked),
+            })
+            .collect(),
+        verdicts: BTreeMap::from([
+            ("forwarded".to_owned(), 2_000 * asked),
+            ("not-ours".to_owned(), 89),
+            ("truncated".to_owned(), 0),
+        ]),
+        exceptions: Exceptions { noted: 12, opening: 3, capacity: 65_536 },
+    }
+}
+
+fn counters(protocol: Protocol, thousands: u64) -> Counters {
+    Counters {
+        packets: 1_000 * thousands,
+        bytes: 1_250_000 * thousands,
+        new_flows: (protocol == Protocol::Tcp).then_some(10 * thousands),
+    }
+}
+
+/// Port 80 has a service; a SYN goes to the current owner.
+fn explanation(query: &FlowQuery) -> Explanation {
+    let served = query.dst.port() == 80;
+    let opening = query.packet == PacketKind::Opening;
+    let (current, previous) = ([10, 77, 0, 12].into(), [10, 77, 0, 11].into());
+    Explanation {
+        src: query.src,
+        dst: query.dst,
+        protocol: query.protocol,
+        packet: query.packet,
+        interface: query.interface.clone().unwrap_or("eth0".to_owned()),
+        verdict: if served { "forwarded" } else { "not-virtual-service" }.to_owned(),
+        action: if served { "transmit" } else { "pass" }.to_owned(),
+        service: served.then(|| "web".to_owned()),
+        active: served,
+        hash: served.then_some(Hash::Flow),
+        slot: served.then_some(4_711),
+        current: served.then_some(current),
+        previous: served.then_some(PreviousOwner { address: previous, down: false }),
+        real_server: served.then_some(if opening { current } else { previous }),
+        choice: served.then_some(if opening { Choice::Opening } else { Choice::Previous }),
+        why: if served { "the flow is older than the change" } else { "no service has it" }
+            .to_owned(),
+        mode: served.then_some(Forwarding::Dr),
+        neighbour: served.then(|| Hop {
+            state: Neighbour::Ready,
+            mac: Some("02:00:00:00:00:0b".to_owned()),
+            interface: Some("eth0".to_owned()),
+        }),
+        mtu: served.then_some(1_500),
+        warnings: if served { vec![] } else { vec!["in by eth0 or eth1".to_owned()] },
+    }
 }
 
 fn status() -> Status {
@@ -245,6 +362,14 @@ fn status() -> Status {
             ("not-ours".to_owned(), 89),
             ("truncated".to_owned(), 0),
         ]),
+        memory: Memory {
+            tables: 1_048_576,
+            services: 2_621_440,
+            flows: 10_485_760,
+            counters: 734_003,
+            total: 14_889_779,
+        },
+        exceptions: Exceptions { noted: 12, opening: 0, capacity: 65_536 },
         warnings: vec!["eth1 runs generic XDP, which is slow".to_owned()],
     }
 }

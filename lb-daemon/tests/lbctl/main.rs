@@ -5,4 +5,5 @@
 mod api;
 mod errors;
 mod fake;
+mod stats;
 mod tables;

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, ops::Range};
 
 use super::earlier;
-use crate::config::{Director, XdpMode, raw::Section, value};
+use crate::{
+    config::{Director, XdpMode, raw::Section, value},
+    service::DEFAULT_FLOW_TABLE_SIZE,
+};
 
 /// `None` after a fault. `first_service` is the place and path of a service, which needs interfaces.
 pub(super) fn check(
@@ -14,6 +17,8 @@ pub(super) fn check(
     let id = section.optional("id", |id| value::name(id).map(Some), None);
     let written = section.list("interfaces", value::interface);
     let xdp_mode = section.optional("xdp-mode", value::xdp_mode, XdpMode::Auto);
+    let flow_table_size =
+        section.optional("flow-table-size", value::flow_table_size, DEFAULT_FLOW_TABLE_SIZE);
 
     if let Some((_, service)) = first_service
         && section.elements("interfaces") == 0
@@ -31,5 +36,10 @@ pub(super) fn check(
         interfaces.push(element.value);
     }
     section.close();
-    Some(Director { id: id?.into_inner(), interfaces, xdp_mode: xdp_mode?.into_inner(), flow_table_size: 65536 })
+    Some(Director {
+        id: id?.into_inner(),
+        interfaces,
+        xdp_mode: xdp_mode?.into_inner(),
+        flow_table_size: flow_table_size?.into_inner(),
+    })
 }

@@ -58,6 +58,41 @@ forwarding = \"dr\"
 }
 
 #[test]
+fn what_a_service_is_given_is_written_and_nothing_else() {
+    let service = NewService {
+        address: "10.0.0.100:5000-5999".parse().unwrap(),
+        hash: Some(Hash::Source { prefix_len: 24 }),
+        table_size: Some(1_021),
+        ..new_service("ftp")
+    };
+    check(
+        HEADERS,
+        &Edit::AddService(service.clone()),
+        "protocol = \"udp\"\n",
+        "protocol = \"udp\"
+
+[[virtual-service]]
+name = \"ftp\"
+address = \"10.0.0.100:5000-5999\"
+protocol = \"tcp\"
+forwarding = \"dr\"
+hash = \"source\"
+source-prefix = 24
+table-size = 1021
+",
+    );
+    for (hash, want) in [
+        (Hash::Flow, "hash = \"flow\"\n"),
+        (Hash::Source { prefix_len: 32 }, "hash = \"source\"\ntable-size"),
+    ] {
+        let edit = Edit::AddService(NewService { hash: Some(hash), ..service.clone() });
+        let edited = apply(HEADERS, &edit).unwrap();
+        assert!(edited.contains(want), "{edited}");
+        valid(&edited);
+    }
+}
+
+#[test]
 fn a_service_is_added_to_a_file_without_one() {
     check(
         "# Only this.\n[director]\ninterfaces = [\"eth0\"]\n",
@@ -415,11 +450,17 @@ real-server = []
 "#;
 
 fn add_service(name: &str) -> Edit {
-    Edit::AddService {
+    Edit::AddService(new_service(name))
+}
+
+fn new_service(name: &str) -> NewService {
+    NewService {
         name: name.to_owned(),
         address: "10.0.0.100:22".parse().unwrap(),
         protocol: Protocol::Tcp,
         forwarding: Forwarding::Dr,
+        hash: None,
+        table_size: None,
     }
 }
 

@@ -1,0 +1,76 @@
+//! What an operator should know and act on.
+
+use crate::control::{Exceptions, Forwards, Neighbour, RealServer, Status};
+
+/// Beside a refused reload, which has its own place.
+pub(super) fn of(status: &Status, real_servers: &[RealServer]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for interface in &status.interfaces {
+        if let Some(reason) = &interface.reason {
+            warnings.push(format!(
+                "{}: XDP runs in generic mode, several times slower ({reason})",
+                interface.name
+            ));
+        }
+    }
+    for service in &status.virtual_services {
+        if service.forwards == Forwards::NoRealServer {
+            warnings.push(format!(
+                "{}: no real server takes flows, packets are dropped; \
+                 add one with `lbctl real add {} ADDRESS`",
+                service.name, service.name
+            ));
+        }
+    }
+    for server in real_servers.iter().filter(|server| server.weight > 0) {
+        let problem = match server.neighbour {
+            Neighbour::Ready => continue,
+            Neighbour::Unresolved => "does not answer ARP, its flows are lost",
+            Neighbour::OffLink => {
+                "is on no link of [director] interfaces, which dr needs, or is this director"
+            }
+        };
+        warnings.push(format!("{}: real server {} {problem}", server.service, server.address));
+    }
+    let Exceptions { noted, capacity, .. } = status.exceptions;
+    if capacity > 0 && noted >= capacity {
+        warnings.push(format!(
+            "the flow table is full ({noted} exceptions): new flows of slots that changed hands join \
+             older ones; raise flow-table-size in [director]"
+        ));
+    }
+    for router in &status.virtual_routers {
+        if router.other_vips > 0 {
+            warnings.push(format!(
+                "{}: {} advertisements listed other VIPs than ours; the directors of a pair should \
+                 have the same",
+                router.name, router.other_vips
+            ));
+        }
+        warnings.extend(router.discarded.iter().filter_map(|(reason, packets)| {
+            Some(format!("{}: {packets} {}", router.name, discard_warning(reason)?))
+        }));
+    }
+    warnings
+}
+
+/// What a counter of the virtual router means to its operator; `None`: nothing to act on.
+fn discard_warning(reason: &str) -> Option<String> {
+    Some(match reason {
+        // Other virtual routers on the same link, our own multicast that came back, and what was
+        // put right already.
+        "vrid" | "own-address" | "vip-restored" | "interface-reopened" => return None,
+        "send-failed"
+        | "receive-failed"
+        | "announce-failed"
+        | "address-failed"
+        | "interface-unusable"
+        | "interfaces-unreadable" => {
+            format!("times {reason}: see the log, and whether the link is up")
+        }
+        reason => format!(
+            "advertisements discarded ({reason}): is another router with this VRID configured \
+             differently?"
+        ),
+    })
+}
