@@ -359,4 +359,6 @@ fn owners(
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
