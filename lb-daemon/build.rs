@@ -1,4 +1,5 @@
-//! Builds the XDP programs for the BPF target and leaves the object where the daemon includes it.
+//! Builds the XDP programs for the BPF target and leaves the objects where they are included: the
+//! daemon's for the daemon, the bench's for the crates that depend on it.
 //!
 //! A nested cargo, because the target, the flags and the profile differ from the daemon's. Its
 //! target directory lies beside the outer one's and is shared by all profiles.
@@ -11,7 +12,7 @@ use std::{
     process::Command,
 };
 
-const OBJECT: &str = "lb-xdp";
+const OBJECTS: [&str; 2] = ["lb-xdp", "lb-bench"];
 
 /// `v3` is the BPF instruction set of kernel 5.1; unaligned loads shrink the parser by a fifth.
 const RUSTFLAGS: [&str; 6] = [
@@ -43,9 +44,13 @@ fn main() {
             std::process::exit(1);
         }
     }
-    let object = target_dir.join("bpfel-unknown-none/release").join(OBJECT);
-    fs::copy(&object, out_dir.join(OBJECT))
-        .unwrap_or_else(|error| panic!("copy {}: {error}", object.display()));
+    for name in OBJECTS {
+        let object = target_dir.join("bpfel-unknown-none/release").join(name);
+        fs::copy(&object, out_dir.join(name))
+            .unwrap_or_else(|error| panic!("copy {}: {error}", object.display()));
+    }
+    // The build scripts of dependents read it as `DEP_LB_XDP_OBJECTS`.
+    println!("cargo::metadata=OBJECTS={}", out_dir.display());
 }
 
 /// Names a rustc that brings its own `core` for the BPF target; else `core` is built from

@@ -463,6 +463,12 @@ impl Dataplane {
         Roles::open(self.roles_id)
     }
 
+    /// The loaded program, for whoever runs it from a program array or asks the kernel about it.
+    pub fn program(&self) -> Result<&Xdp, LoadError> {
+        let program = self.ebpf.program(PROGRAM).ok_or(LoadError::Missing(PROGRAM))?;
+        program.try_into().map_err(LoadError::Program)
+    }
+
     /// Runs the loaded program once on a frame, by `BPF_PROG_TEST_RUN`, as if it had come in by
     /// the loopback interface.
     pub fn test_run(&mut self, frame: &[u8]) -> Result<TestRunOutcome, LoadError> {

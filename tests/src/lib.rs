@@ -4,6 +4,7 @@
 //! **Invariant:** nothing here touches the network of the machine: threads and children enter
 //! the namespaces that a run makes, and whatever ends the run removes them.
 
+pub mod bench;
 pub mod capture;
 pub mod connection;
 pub mod director;

@@ -4,6 +4,7 @@
 //! binary of ours; nothing of ours is linked in, so that the chores work while the crates do not
 //! compile.
 
+mod bench;
 mod build;
 mod check;
 mod drill;
@@ -21,6 +22,7 @@ Examples:
   cargo xtask drill                            two directors, one loses power; who notices?
   cargo xtask drill --scenario active-resigns  one scenario of it
   cargo xtask test                             every test (needs root: network namespaces)
+  cargo xtask bench                            what a packet costs, in nanoseconds
   cargo xtask check                            what must pass before a commit
   cargo xtask setup --dry-run                  what would be installed here, and why
 
@@ -39,6 +41,7 @@ enum Verb {
     Build(build::Args),
     Test(test::Args),
     Drill(drill::Args),
+    Bench(bench::Args),
     Check(check::Args),
 }
 
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Verb::Build(args) => build::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Drill(args) => drill::run(&args),
+        Verb::Bench(args) => bench::run(&args),
         Verb::Check(args) => check::run(&args),
     };
     result.unwrap_or_else(|error| {

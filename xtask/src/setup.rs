@@ -28,7 +28,7 @@ Examples:
   cargo xtask setup --dry-run  only say what it would install, why and how
 
 On Debian, as root or with sudo, it does everything itself. Elsewhere it prints the commands.
-The installed services (nginx, keepalived) are neither started nor enabled.";
+The installed services (nginx, keepalived, haproxy) are neither started nor enabled.";
 
 /// Installs what the other verbs need: the eBPF toolchain and the programs of drill and tests
 #[derive(clap::Args)]
@@ -46,6 +46,8 @@ pub(crate) enum Needs {
     Build,
     /// Compile, then run the lab: namespaces, captures, real servers.
     Lab,
+    /// The lab, and what a user would run in our place, to compare with.
+    Peers,
 }
 
 /// How to start cargo so that the XDP programs build.
@@ -85,7 +87,7 @@ fn path_with(directory: &Path) -> OsString {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let facts = Facts::gather(Needs::Lab)?;
+    let facts = Facts::gather(Needs::Peers)?;
     match plan::plan(&facts) {
         Plan::Nothing => {
             println!("setup: nothing to do, everything is here: {}", report::present(&facts))
@@ -95,7 +97,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             println!("\nsetup: dry run, nothing was installed");
         }
         Plan::Install(_) => {
-            ensure(Needs::Lab)?;
+            ensure(Needs::Peers)?;
         }
         Plan::ByHand { why, steps } => {
             eprint!("{}\n{}", report::table(&steps), report::by_hand(&why, &steps, &facts.host));

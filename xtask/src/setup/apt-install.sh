@@ -20,7 +20,7 @@ if [ ! -e "$policy" ] || grep -q "$mark" "$policy"; then
 fi
 
 new=
-for service in nginx keepalived; do
+for service in nginx keepalived haproxy; do
     command -v "$service" >/dev/null || new="$new $service"
 done
 

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 
 use super::Needs;
 use super::host::{Host, Rustup};
-use super::plan::{LAB, Package};
+use super::plan::{LAB, PEERS, Package};
 use crate::process;
 
 /// Names a rustc that brings its own `core` for BPF; `lb-daemon/build.rs` reads it.
@@ -66,12 +66,18 @@ impl Facts {
         let core = core()?;
         let (linker, linker_off_path) = linker();
         let sbin = [PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")];
-        let missing_packages = match needs {
-            Needs::Build => Vec::new(),
-            Needs::Lab => {
-                LAB.iter().filter(|p| process::find(p.program, &sbin).is_none()).copied().collect()
-            }
+        let wanted: &[&[Package]] = match needs {
+            Needs::Build => &[],
+            Needs::Lab => &[&LAB],
+            Needs::Peers => &[&LAB, &PEERS],
         };
+        let missing_packages = wanted
+            .iter()
+            .copied()
+            .flatten()
+            .filter(|p| !is_there(p, &sbin))
+            .copied()
+            .collect::<Vec<_>>();
         let complete =
             core != Core::Missing && linker == Linker::Ready && missing_packages.is_empty();
         Ok(Self {
@@ -87,6 +93,16 @@ impl Facts {
 
     pub(super) fn refuse_rustup(&mut self) {
         self.host.rustup = Rustup::Refused;
+    }
+}
+
+/// By its program on `PATH`, or by its file.
+fn is_there(package: &Package, more: &[PathBuf]) -> bool {
+    let program = Path::new(package.program);
+    if program.is_absolute() {
+        program.exists()
+    } else {
+        process::find(package.program, more).is_some()
     }
 }
 
@@ -187,6 +203,15 @@ mod tests {
         assert_eq!(recorded_version(record), Some([0, 13, 0]));
         assert_eq!(recorded_version("[v1]\n"), None);
         assert_eq!(recorded_version("\"bpf-linker git (x)\" = []"), None);
+    }
+
+    #[test]
+    fn a_package_is_known_by_a_program_or_by_a_file_of_its_own() {
+        let package = |program| Package { name: "x", program, why: "" };
+        assert!(is_there(&package("/proc/self/exe"), &[]));
+        assert!(!is_there(&package("/proc/self/nothing"), &[]));
+        assert!(is_there(&package("sh"), &[]));
+        assert!(!is_there(&package("no-such-program"), &[]));
     }
 
     #[test]

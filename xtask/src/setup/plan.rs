@@ -3,8 +3,8 @@
 use super::facts::{Core, Facts, Linker};
 use super::host::{Lists, Privilege, Rustup, System};
 
-/// A Debian package, known to be there by a program of its own; so a nginx of another origin will
-/// do.
+/// A Debian package, known to be there by a program of its own, or by a file where the name is an
+/// absolute path; so a nginx of another origin will do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Package {
     pub(super) name: &'static str,
@@ -29,6 +29,17 @@ pub(super) const LAB: [Package; 7] = [
         program: "keepalived",
         why: "the VRRP peer of the interoperability tests",
     },
+];
+
+/// What a user would run in our place; `bench --compare` starts them.
+pub(super) const PEERS: [Package; 3] = [
+    Package { name: "haproxy", program: "haproxy", why: "compared with: a TCP proxy" },
+    Package {
+        name: "libnginx-mod-stream",
+        program: "/usr/lib/nginx/modules/ngx_stream_module.so",
+        why: "compared with: nginx as a TCP proxy",
+    },
+    Package { name: "nftables", program: "nft", why: "compared with: DNAT in the kernel" },
 ];
 
 const LLVM: Package =
@@ -165,7 +176,8 @@ mod tests {
             [
                 "rust-src",
                 "package lists",
-                "llvm-22-dev iproute2 util-linux procps ethtool tshark nginx-light keepalived",
+                "llvm-22-dev iproute2 util-linux procps ethtool tshark nginx-light keepalived \
+                 haproxy libnginx-mod-stream nftables",
                 "bpf-linker"
             ]
         );
@@ -260,7 +272,7 @@ mod tests {
             core: Core::Missing,
             linker: Linker::Missing,
             llvm: false,
-            missing_packages: LAB.to_vec(),
+            missing_packages: [LAB.as_slice(), &PEERS].concat(),
             ..complete()
         };
         with(facts, |host| host.lists = Lists::Stale)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::facts::{Core, Facts};
 use super::host::{Host, Privilege, System};
-use super::plan::{LAB, Package, Step};
+use super::plan::{LAB, PEERS, Package, Step};
 
 /// Where Debian's llvm-22-dev is; llvm-sys asks for it under this name.
 pub(super) const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
@@ -88,14 +88,21 @@ pub(super) fn commands(steps: &[Step], host: &Host) -> String {
 /// Programs, with Debian's name for the package as a hint.
 fn elsewhere(packages: &[Package]) -> String {
     let mut text = String::new();
-    for package in packages.iter().filter(|package| LAB.contains(package)) {
+    let ours = |package: &&Package| LAB.contains(package) || PEERS.contains(package);
+    for package in packages.iter().filter(ours) {
         let comma = if text.is_empty() { "" } else { ", " };
-        let _ = match package.program == package.name {
-            true => write!(text, "{comma}{}", package.program),
-            false => write!(text, "{comma}{} ({})", package.program, package.name),
+        let program = program(package);
+        let _ = match program == package.name {
+            true => write!(text, "{comma}{program}"),
+            false => write!(text, "{comma}{program} ({})", package.name),
         };
     }
     text
+}
+
+/// Without the path of a file.
+fn program(package: &Package) -> &'static str {
+    package.program.rsplit('/').next().unwrap_or(package.program)
 }
 
 /// Why it was not done here, and what a person runs instead.
@@ -129,7 +136,8 @@ pub(super) fn present(facts: &Facts) -> String {
         Core::Prebuilt(rustc) => format!("a `core` for BPF with {}", rustc.display()),
         Core::Missing => "no `core` for BPF".into(),
     };
-    format!("{core}, bpf-linker, {}", LAB.map(|package| package.program).join(", "))
+    let programs: Vec<_> = LAB.iter().chain(&PEERS).map(program).collect();
+    format!("{core}, bpf-linker, {}", programs.join(", "))
 }
 
 fn count(number: usize, thing: &str) -> String {
@@ -180,10 +188,11 @@ mod tests {
 
     #[test]
     fn a_person_elsewhere_gets_the_programs_names() {
-        let steps = [Step::Packages(vec![LAB[5], LAB[3]]), Step::Linker];
+        let steps = [Step::Packages(vec![LAB[5], LAB[3], PEERS[1]]), Step::Linker];
         assert_eq!(
             commands(&steps, &host(System::Other("Fedora".into()))),
-            "  # with your package manager: nginx (nginx-light), ethtool\n\
+            "  # with your package manager: nginx (nginx-light), ethtool, ngx_stream_module.so \
+             (libnginx-mod-stream)\n\
              \x20 cargo install cargo-binstall && cargo binstall bpf-linker\n"
         );
     }

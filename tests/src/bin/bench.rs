@@ -1,0 +1,128 @@
+//! The bench: see `tests::bench`.
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context;
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use tests::{
+    bench::{self, Plan},
+    interrupt::{self, Interrupted},
+    report::Verdict,
+};
+
+/// Measures what the XDP program costs per packet, beside floors, in the kernel's own test run.
+///
+/// Exit codes: 0 measured, 1 a ratio is above its limit (with --check), 2 not measured,
+/// 130 interrupted.
+#[derive(Parser)]
+#[command(name = "bench")]
+struct Arguments {
+    /// Where lbd and lbctl are
+    #[arg(long, value_name = "DIR")]
+    bin_dir: PathBuf,
+    /// Fewer repetitions: some seconds, and a wider spread
+    #[arg(long)]
+    quick: bool,
+    /// Exit with 1 if a ratio is above its limit
+    #[arg(long)]
+    check: bool,
+    /// Write the report as JSON; `-` is standard output, and then the rest goes to standard error
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Where the chart goes
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    report: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match measure(&arguments) {
+        Ok(Verdict::Fail) if arguments.check => ExitCode::from(1),
+        Ok(Verdict::Pass | Verdict::Fail) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Interrupted>() || interrupt::check().is_err() => {
+            eprintln!("bench: interrupted; everything is cleaned up");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn measure(arguments: &Arguments) -> anyhow::Result<Verdict> {
+    interrupt::catch()?;
+    let plan = if arguments.quick { Plan::QUICK } else { Plan::FULL };
+    let bar = Bar::new();
+    let report = bench::run(plan, &bar);
+    bar.0.finish_and_clear();
+    let report = report?;
+    show(arguments, &bench::describe(&report))?;
+    keep(arguments, "bench.svg", &bench::draw(&report)?)?;
+    write_json(arguments, &report)?;
+    Ok(report.verdict)
+}
+
+/// Progress on standard error, where that is a terminal.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new() -> Self {
+        let style =
+            ProgressStyle::with_template("{spinner} {msg}  {bar:30} {pos}/{len}  {elapsed}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::new(0).with_style(style);
+        if !bar.is_hidden() {
+            bar.enable_steady_tick(Duration::from_millis(120));
+        }
+        Self(bar)
+    }
+}
+
+impl bench::Progress for Bar {
+    fn step(&self, what: &str) {
+        self.0.set_message(what.to_owned());
+    }
+
+    fn kept(&self, kept: usize, of: usize) {
+        self.0.set_message("repetitions at full speed");
+        self.0.set_length(of as u64);
+        self.0.set_position(kept as u64);
+    }
+}
+
+/// Prints to standard output, unless the JSON goes there.
+fn show(arguments: &Arguments, text: &str) -> anyhow::Result<()> {
+    let written = match arguments.json.as_deref() {
+        Some(file) if file == Path::new("-") => io::stderr().write_all(text.as_bytes()),
+        Some(_) | None => io::stdout().write_all(text.as_bytes()),
+    };
+    written.context("write the table")
+}
+
+fn keep(arguments: &Arguments, name: &str, text: &str) -> anyhow::Result<()> {
+    let dir = &arguments.report;
+    fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
+    let file = dir.join(name);
+    fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
+    show(arguments, &format!("\nchart: {}\n", file.display()))
+}
+
+fn write_json(arguments: &Arguments, report: &impl Serialize) -> anyhow::Result<()> {
+    let Some(file) = &arguments.json else { return Ok(()) };
+    let mut text = serde_json::to_string_pretty(report).context("write the report")?;
+    text.push('\n');
+    if file == Path::new("-") {
+        io::stdout().write_all(text.as_bytes()).context("write the report to standard output")
+    } else {
+        fs::write(file, text).with_context(|| format!("write {}", file.display()))
+    }
+}
