@@ -148,7 +148,13 @@ impl Generation {
                 if alone && !exceptions {
                     update(owner, Previous::NONE)
                 } else if expired && previous.real_server != owner {
-                    let previous = Previous { real_server: owner, seen: now, since: now, ..previous };
+                    let previous = Previous {
+                        real_server: owner,
+                        noted: 1,
+                        seen: now,
+                        since: now,
+                        changed: previous.changed,
+                    };
                     update(owner | CHANGED, previous)
                 } else {
                     None
@@ -181,7 +187,7 @@ fn change_slot(
             return (owner, Previous::NONE);
         }
         let real_server = with_down(former, members);
-        let previous = Previous { real_server, zero: 0, seen: now, since: now, changed: now };
+        let previous = Previous { real_server, noted: 0, seen: now, since: now, changed: now };
         return (owner | CHANGED, previous);
     }
     let departs = remembered.index() == former && owner != former;
@@ -191,7 +197,8 @@ fn change_slot(
         seen: if departs { now } else { remembered.seen },
         since: if departs { now } else { remembered.since },
         changed: if owner == former { remembered.changed } else { now },
-        ..remembered
+        // One may come between the reading of this and the swap of the tables.
+        noted: 1,
     };
     (owner | CHANGED, previous)
 }

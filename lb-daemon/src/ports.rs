@@ -13,7 +13,7 @@ pub(crate) type Prefix = (u32, PortPrefix);
 /// alone.
 pub(crate) fn keys(address: &ServiceAddress, protocol: u8) -> (ServiceKey, Vec<Prefix>) {
     let vip = address.vip.octets();
-    let key = |port: u16, ports| ServiceKey { vip, port: port.to_be_bytes(), protocol, ports };
+    let key = |port: u16, ports| ServiceKey::new(vip, port.to_be_bytes(), protocol, ports);
     let range = |ports: RangeInclusive<u16>| {
         let prefix = |(port, bits): (u16, u32)| {
             let port = PortPrefix::new(vip, protocol, port.to_be_bytes());
@@ -22,7 +22,7 @@ pub(crate) fn keys(address: &ServiceAddress, protocol: u8) -> (ServiceKey, Vec<P
         cover(ports).into_iter().map(prefix).collect()
     };
     match address.ports {
-        Ports::One(port) => (key(port.get(), 0), Vec::new()),
+        Ports::One(port) => (key(port.get(), ServiceKey::ONE_PORT), Vec::new()),
         Ports::Range(first, last) => {
             (key(first.get(), ServiceKey::RANGE), range(first.get()..=last.get()))
         }

@@ -177,7 +177,7 @@ impl Plan<'_> {
             if service.role == ALWAYS {
                 continue;
             }
-            if let Some(router) = desired.routers.get(&Ipv4Addr::from(key.vip))
+            if let Some(router) = desired.routers.get(&Ipv4Addr::from(key.vip()))
                 && !self.next.roles.values().any(|&role| role == service.role)
             {
                 self.next.roles.entry(router.clone()).or_insert(service.role);

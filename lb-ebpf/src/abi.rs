@@ -19,21 +19,40 @@ pub const MAX_PORT_RANGES: usize = 65_536;
 /// Exceptions that can be noted, unless configured otherwise.
 pub const DEFAULT_FLOWS: usize = 65_536;
 
-/// Key of the services map. Aligned as [`crate::flow::FlowKey`] is, and why.
+/// Key of the services map: a whole word, as [`crate::flow::FlowKey`] is, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(C, align(4))]
+#[repr(C)]
 pub struct ServiceKey {
-    pub vip: [u8; 4],
-    /// The first, of a service with several.
-    pub port: [u8; 2],
-    /// As in the IPv4 header.
-    pub protocol: u8,
-    /// 0 for a service with this port alone, [`Self::RANGE`] for one with several.
-    pub ports: u8,
+    /// VIP, port, protocol and kind as they would stand in a packet, read as a little-endian
+    /// integer.
+    word: u64,
 }
 
 impl ServiceKey {
+    /// The kind of a service with one port, and of one with several, which has its first.
+    pub const ONE_PORT: u8 = 0;
     pub const RANGE: u8 = 1;
+
+    /// VIP and port in network byte order, the protocol as in the IPv4 header.
+    #[inline(always)]
+    pub const fn new(vip: [u8; 4], port: [u8; 2], protocol: u8, kind: u8) -> Self {
+        let ([a, b, c, d], [p0, p1]) = (vip, port);
+        Self { word: u64::from_le_bytes([a, b, c, d, p0, p1, protocol, kind]) }
+    }
+
+    pub(crate) const fn from_word(word: u64) -> Self {
+        Self { word }
+    }
+
+    pub const fn vip(&self) -> [u8; 4] {
+        let [a, b, c, d, ..] = self.word.to_le_bytes();
+        [a, b, c, d]
+    }
+
+    pub const fn port(&self) -> [u8; 2] {
+        let [_, _, _, _, p0, p1, ..] = self.word.to_le_bytes();
+        [p0, p1]
+    }
 }
 
 /// Key of the port ranges map, whose value is a [`ServiceKey`]: a prefix of these bits.
@@ -46,6 +65,8 @@ pub struct PortPrefix {
     pub protocol: u8,
     pub more_zero: u8,
     pub port: [u8; 2],
+    /// Beyond every prefix.
+    pub rest: [u8; 4],
 }
 
 impl PortPrefix {
@@ -56,7 +77,7 @@ impl PortPrefix {
     /// Addresses and ports in network byte order, the protocol as in the IPv4 header.
     #[inline(always)]
     pub const fn new(vip: [u8; 4], protocol: u8, port: [u8; 2]) -> Self {
-        Self { zero: [0; 4], vip, protocol, more_zero: 0, port }
+        Self { zero: [0; 4], vip, protocol, more_zero: 0, port, rest: [0; 4] }
     }
 }
 
@@ -126,7 +147,8 @@ pub type Seconds = u32;
 pub struct Previous {
     /// Its index, or [`EMPTY`]; with [`Previous::DOWN`].
     pub real_server: u16,
-    pub zero: u16,
+    /// Not 0 if there may be notes of flows of the slot.
+    pub noted: u16,
     /// When a packet last went to it for want of a note.
     pub seen: Seconds,
     /// When it lost the slot, and when the slot last changed hands.
@@ -139,7 +161,7 @@ impl Previous {
     pub const DOWN: u16 = 0x8000;
 
     /// Of a slot without a change.
-    pub const NONE: Self = Self { real_server: EMPTY, zero: 0, seen: 0, since: 0, changed: 0 };
+    pub const NONE: Self = Self { real_server: EMPTY, noted: 0, seen: 0, since: 0, changed: 0 };
 
     pub const fn index(self) -> u16 {
         self.real_server & INDEX
@@ -254,7 +276,7 @@ impl Explanation {
 
 const _: () = {
     assert!(size_of::<ServiceKey>() == 8);
-    assert!(size_of::<PortPrefix>() == 12);
+    assert!(size_of::<PortPrefix>() == 16);
     assert!(size_of::<Service>() == 28);
     assert!(size_of::<Cell>() == 8);
     assert!(size_of::<Previous>() == 16);

@@ -74,12 +74,11 @@ impl FlowKey {
     /// The virtual service with this port alone that the flow would belong to.
     #[inline(always)]
     pub fn service(&self) -> ServiceKey {
-        ServiceKey {
-            vip: self.dst(),
-            port: self.dst_port(),
-            protocol: self.protocol(),
-            ports: 0,
-        }
+        // Shifts of whole words: bytes that are written one by one and read as a word stall the
+        // processor.
+        let (vip, port) = (self.addresses >> 32, self.ports >> 16 & 0xffff);
+        let protocol = self.ports >> 32 & 0xff;
+        ServiceKey::from_word(vip | port << 32 | protocol << 48)
     }
 
     /// What a virtual service with several ports is found by.

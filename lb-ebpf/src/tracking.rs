@@ -24,6 +24,8 @@ const OPENING_LIMIT: Seconds = 128;
 /// What is remembered of flows and owners: BPF maps in the kernel, plain memory on the host.
 pub trait Memory {
     fn previous(&self, table: u32, slot: u32) -> Option<Previous>;
+    /// Writes [`Previous::noted`].
+    fn mark_noted(&self, table: u32, slot: u32);
     /// Writes [`Previous::seen`].
     fn stamp_previous(&self, table: u32, slot: u32, seen: Seconds);
     /// The note of a connection.
@@ -102,6 +104,12 @@ impl Arrival<'_> {
         if self.owner & CHANGED == 0 || self.service.previous == STEADY {
             return Choice { real_server: self.current(), why: Why::Steady };
         }
+        self.choose_in_change(memory)
+    }
+
+    /// Apart, so that it does not cost the steady state its registers.
+    #[inline(never)]
+    fn choose_in_change<M: Memory>(&self, memory: &M) -> Choice {
         let previous =
             memory.previous(self.service.previous, self.slot).unwrap_or(Previous::NONE);
         match self.phase {
@@ -113,11 +121,14 @@ impl Arrival<'_> {
     #[inline(always)]
     fn opening<M: Memory>(&self, previous: &Previous, memory: &M) -> Choice {
         let now = memory.seconds();
-        let noted = memory.note(self.key);
+        let noted = if previous.noted == 0 { None } else { memory.note(self.key) };
         let usable = |note: &Note| self.owns(note) && note.state == 0;
         // The SYN of a connection that lives, for a real server to answer as it should (RFC 5961
         // §4), or one more of a connection that begins.
         if let Some(note) = noted.filter(usable).or_else(|| {
+            if previous.noted == 0 {
+                return None;
+            }
             let repeated = memory.opening(self.key).filter(usable)?;
             (now.wrapping_sub(repeated.seen) < OPENING_LIMIT).then_some(repeated)
         }) {
@@ -136,8 +147,13 @@ impl Arrival<'_> {
         let is_current = previous.index() == self.current();
         if previous_lives && (is_current || memory.is_full()) {
             // Without a note, the packets that follow have the owner of before.
-            memory.forget_opening(self.key);
+            if previous.noted != 0 {
+                memory.forget_opening(self.key);
+            }
             return if is_current { current } else { kept };
+        }
+        if previous.noted == 0 {
+            memory.mark_noted(self.service.previous, self.slot);
         }
         if memory.set_opening(self.key, &self.note(now)) || !previous_lives {
             current
@@ -150,6 +166,9 @@ impl Arrival<'_> {
     fn later<M: Memory>(&self, previous: &Previous, memory: &M) -> Choice {
         let now = memory.seconds();
         let closing = if self.phase == Phase::Closing { Note::CLOSING } else { 0 };
+        if previous.noted == 0 {
+            return self.without_note(previous, memory);
+        }
         if let Some(note) = memory.note(self.key).filter(|note| self.owns(note)) {
             let touched = Note { seen: now, state: note.state | closing, ..note };
             if touched != note {
@@ -168,6 +187,12 @@ impl Arrival<'_> {
             }
             return self.noted(&note);
         }
+        self.without_note(previous, memory)
+    }
+
+    #[inline(always)]
+    fn without_note<M: Memory>(&self, previous: &Previous, memory: &M) -> Choice {
+        let now = memory.seconds();
         if previous.index() == EMPTY {
             return Choice { real_server: self.current(), why: Why::Steady };
         }

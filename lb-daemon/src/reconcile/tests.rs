@@ -417,7 +417,7 @@ pub(super) fn kinds(ops: &[MapOp]) -> Vec<String> {
 }
 
 fn kind(op: &MapOp) -> String {
-    let port = |key: &ServiceKey| u16::from_be_bytes(key.port);
+    let port = |key: &ServiceKey| u16::from_be_bytes(key.port());
     let range = |(bits, prefix): &Prefix| {
         format!("range :{}/{}", u16::from_be_bytes(prefix.port), bits - 80)
     };

@@ -22,7 +22,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use lb_ebpf::{
-    header::{Ethernet, Ipv4, Ports},
+    header::{Ethernet, Ipv4, Udp},
     packet::{Offset, Packet},
 };
 
@@ -156,8 +156,8 @@ fn reflect(packet: &mut Packet<'_>) -> Option<()> {
     let l3 = Offset::START.after::<Ethernet>()?;
     let ip = packet.view::<Ipv4>(l3)?;
     let is_flow = matches!(ip.protocol(), Ipv4::TCP | Ipv4::UDP) && !ip.is_fragment();
-    let ports = packet.view::<Ports>(l3.plus(ip.header_len()?)?)?;
-    if ethernet.ethertype != Ethernet::IPV4 || !is_flow || ports.dst == [0; 2] {
+    let l4 = packet.view::<Udp>(l3.plus(ip.header_len()?)?)?;
+    if ethernet.ethertype != Ethernet::IPV4 || !is_flow || l4.dst == [0; 2] {
         return None;
     }
     let out = packet.view_mut::<Ethernet>(Offset::START)?;

@@ -320,10 +320,9 @@ impl Fake {
 
     fn add_range(&mut self, bits: BitsOfPort, first: u16, id: u32) {
         let service = Service { id, ..*self.port_80() };
-        let key =
-            ServiceKey { port: first.to_be_bytes(), ports: ServiceKey::RANGE, ..key(0).service() };
         // The same first port may begin ranges of several lengths.
-        let key = ServiceKey { ports: key.ports + u8::try_from(bits.0).unwrap(), ..key };
+        let kind = ServiceKey::RANGE + u8::try_from(bits.0).unwrap();
+        let key = ServiceKey::new(VIP, first.to_be_bytes(), Ipv4::TCP, kind);
         self.services.insert(key, service);
         self.ranges.push((bits, first, key));
         self.looks_for_ranges = true;
@@ -343,7 +342,7 @@ impl Maps for Fake {
         let has = |(bits, first, key): &&(BitsOfPort, u16, ServiceKey)| {
             let port = u16::from_be_bytes(wanted.port);
             let differing = u32::from(port ^ first).checked_shr(16 - bits.0).unwrap();
-            differing == 0 && (wanted.vip, wanted.protocol) == (key.vip, key.protocol)
+            differing == 0 && (wanted.vip, wanted.protocol) == (key.vip(), Ipv4::TCP)
         };
         self.ranges.iter().filter(has).max_by_key(|(bits, ..)| *bits).map(|(.., key)| key)
     }
@@ -383,6 +382,10 @@ impl Maps for Fake {
 impl Memory for Fake {
     fn previous(&self, table: u32, slot: u32) -> Option<Previous> {
         self.memory.previous(table, slot)
+    }
+
+    fn mark_noted(&self, table: u32, slot: u32) {
+        self.memory.mark_noted(table, slot);
     }
 
     fn stamp_previous(&self, table: u32, slot: u32, seen: Seconds) {

@@ -26,6 +26,10 @@ impl Memory for PlainMemory {
         self.previous.borrow().get(&(table, slot)).copied()
     }
 
+    fn mark_noted(&self, table: u32, slot: u32) {
+        self.previous.borrow_mut().get_mut(&(table, slot)).unwrap().noted = 1;
+    }
+
     fn stamp_previous(&self, table: u32, slot: u32, seen: Seconds) {
         self.previous.borrow_mut().get_mut(&(table, slot)).unwrap().seen = seen;
     }

@@ -71,6 +71,22 @@ fn a_slot_that_had_no_owner_has_no_flows_of_before() {
 }
 
 #[test]
+fn a_slot_without_notes_does_not_look_for_any_until_a_flow_begins() {
+    let memory = remembering(PREVIOUS);
+    let unnoted = Previous { noted: 0, ..memory.previous(TABLE, SLOT).unwrap() };
+    memory.previous.borrow_mut().insert((TABLE, SLOT), unnoted);
+    // Of the change before the last: the flow has the owner of the steady state between.
+    memory.set_note(&KEY, &Note { real_server: OTHER, ..NOTE });
+    assert_eq!(meet(Middle, &memory), (PREVIOUS, Why::Previous));
+    assert_eq!(memory.previous(TABLE, SLOT), Some(unnoted));
+
+    memory.forget_note(&KEY);
+    assert_eq!(meet(Opening, &memory), (CURRENT, Why::Opening));
+    assert_eq!(memory.previous(TABLE, SLOT), Some(Previous { noted: 1, ..unnoted }));
+    assert_eq!(meet(Middle, &memory), (CURRENT, Why::Noted));
+}
+
+#[test]
 fn a_noted_flow_stays_where_it_is_and_its_note_says_when_it_was_seen() {
     for (phase, state) in [(Middle, 0), (Closing, Note::CLOSING)] {
         let mut memory = remembering(PREVIOUS);
@@ -261,7 +277,7 @@ fn arrival() -> Arrival<'static> {
 
 /// The slot changed hands just now.
 fn remembering(real_server: u16) -> PlainMemory {
-    let previous = Previous { real_server, zero: 0, seen: NOW, since: NOW, changed: NOW };
+    let previous = Previous { real_server, noted: 1, seen: NOW, since: NOW, changed: NOW };
     let memory = PlainMemory { now: NOW, ..PlainMemory::default() };
     memory.previous.borrow_mut().insert((TABLE, SLOT), previous);
     memory

@@ -2,7 +2,7 @@
 
 use etherparse::{IpHeaders, PacketBuilder, PacketBuilderStep};
 
-use super::director::{CHANGED_PORT, MAC, TCP_PORT, UDP_PORT, VIP};
+use super::director::{CHANGED_PORT, MAC, NOTED_PORT, TCP_PORT, UDP_PORT, VIP};
 
 /// As the entry program has it.
 pub(super) const FRAME_LEN: usize = 64;
@@ -76,7 +76,7 @@ pub fn cases() -> Vec<Case> {
         Case::new(
             "syn4-dr-changed-slot",
             Subject::Director,
-            self::tcp(CHANGED_PORT, Flag::Syn),
+            self::tcp(NOTED_PORT, Flag::Syn),
             Action::Transmit,
         ),
         // The VIP is ours, the port is not: the longest way to a packet that is passed.

@@ -20,8 +20,9 @@ use lb_daemon::{
 pub(super) const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 pub(super) const TCP_PORT: u16 = 80;
 pub(super) const UDP_PORT: u16 = 53;
-/// Of the service all of whose slots change hands.
+/// Of the services all of whose slots change hands; flows begin at one of them alone.
 pub(super) const CHANGED_PORT: u16 = 8080;
+pub(super) const NOTED_PORT: u16 = 8081;
 /// The director's own.
 pub(super) const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 /// Test runs come in by loopback.
@@ -48,7 +49,7 @@ impl Director {
         let mut desired = desired();
         let (ops, installed) = reconcile(&desired, &Installed::default(), &Noted::default())?;
         dataplane.apply(&ops).context("install the services")?;
-        give_to_others(&mut desired)?;
+        give_to_others(&mut desired);
         let (ops, _) = reconcile(&desired, &installed, &Noted::default())?;
         dataplane.apply(&ops).context("change the real servers of a service")?;
         Ok(Self { dataplane })
@@ -65,14 +66,15 @@ impl Director {
     }
 }
 
-/// Drains the real servers of one service that have its slots, and gives them to all others.
-fn give_to_others(desired: &mut Desired) -> anyhow::Result<()> {
-    let changed = desired.services.iter_mut().find(|it| it.address.contains(CHANGED_PORT));
-    let changed = changed.context("find the service to change")?;
-    for server in &mut changed.real_servers {
-        server.weight = 1 - server.weight;
+/// Drains the real servers of two services that have their slots, and gives them to all others.
+fn give_to_others(desired: &mut Desired) {
+    for service in &mut desired.services {
+        if service.address.contains(CHANGED_PORT) || service.address.contains(NOTED_PORT) {
+            for server in &mut service.real_servers {
+                server.weight = 1 - server.weight;
+            }
+        }
     }
-    Ok(())
 }
 
 fn desired() -> Desired {
@@ -101,10 +103,13 @@ fn desired() -> Desired {
         service(TCP_PORT, Protocol::Tcp, TABLE_SIZE),
         service(UDP_PORT, Protocol::Udp, TABLE_SIZE),
         service(CHANGED_PORT, Protocol::Tcp, TABLE_SIZE),
+        service(NOTED_PORT, Protocol::Tcp, TABLE_SIZE),
     ];
     // One half of them has all slots, so that the other half can take them all.
-    for (at, server) in (0..).zip(&mut services[2].real_servers) {
-        server.weight = at % 2;
+    for changed in &mut services[2..] {
+        for (at, server) in (0..).zip(&mut changed.real_servers) {
+            server.weight = at % 2;
+        }
     }
     let others = (10_000..).take(usize::from(SERVICES) - services.len());
     services.extend(others.map(|port| service(port, Protocol::Tcp, OTHER_TABLE_SIZE)));

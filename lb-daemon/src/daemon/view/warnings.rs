@@ -1,5 +1,7 @@
 //! What an operator should know and act on.
 
+use std::collections::BTreeMap;
+
 use crate::control::{Exceptions, Forwards, Neighbour, RealServer, Status};
 
 /// Beside a refused reload, which has its own place.
@@ -22,16 +24,7 @@ pub(super) fn of(status: &Status, real_servers: &[RealServer]) -> Vec<String> {
             ));
         }
     }
-    for server in real_servers.iter().filter(|server| server.weight > 0) {
-        let problem = match server.neighbour {
-            Neighbour::Ready => continue,
-            Neighbour::Unresolved => "does not answer ARP, its flows are lost",
-            Neighbour::OffLink => {
-                "is on no link of [director] interfaces, which dr needs, or is this director"
-            }
-        };
-        warnings.push(format!("{}: real server {} {problem}", server.service, server.address));
-    }
+    warnings.extend(unreachable(real_servers));
     let Exceptions { noted, capacity, .. } = status.exceptions;
     if capacity > 0 && noted >= capacity {
         warnings.push(format!(
@@ -54,6 +47,30 @@ pub(super) fn of(status: &Status, real_servers: &[RealServer]) -> Vec<String> {
     warnings
 }
 
+/// One for each real server, however many services it is in.
+fn unreachable(real_servers: &[RealServer]) -> Vec<String> {
+    let mut found = BTreeMap::<_, (&str, usize, &str)>::new();
+    for server in real_servers.iter().filter(|server| server.weight > 0) {
+        let problem = match server.neighbour {
+            Neighbour::Ready => continue,
+            Neighbour::Unresolved => "does not answer ARP, its flows are lost",
+            Neighbour::OffLink => {
+                "is on no link of [director] interfaces, which dr needs, or is this director"
+            }
+        };
+        let (_, services, _) = found.entry(server.address).or_insert((&server.service, 0, problem));
+        *services += 1;
+    }
+    let warning = |(address, (service, services, problem))| {
+        let others = match services {
+            1 => String::new(),
+            services => format!(" and {} more", services - 1),
+        };
+        format!("{service}{others}: real server {address} {problem}")
+    };
+    found.into_iter().map(warning).collect()
+}
+
 /// What a counter of the virtual router means to its operator; `None`: nothing to act on.
 fn discard_warning(reason: &str) -> Option<String> {
     Some(match reason {
@@ -73,4 +90,44 @@ fn discard_warning(reason: &str) -> Option<String> {
              differently?"
         ),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::control::RealServerState;
+
+    #[test]
+    fn a_real_server_of_many_services_is_one_warning() {
+        let server = |service: &str, host, weight, neighbour| RealServer {
+            service: service.to_owned(),
+            address: Ipv4Addr::new(10, 77, 0, host),
+            weight,
+            state: RealServerState::of_weight(weight),
+            share: 0.0,
+            exact_share: 0.0,
+            slots_previous: 0,
+            exceptions: 0,
+            neighbour,
+            mac: None,
+            interface: None,
+        };
+        let servers = [
+            server("web", 11, 1, Neighbour::Unresolved),
+            server("web", 12, 1, Neighbour::Ready),
+            server("web", 13, 1, Neighbour::OffLink),
+            server("dns", 11, 2, Neighbour::Unresolved),
+            server("ssh", 11, 0, Neighbour::Unresolved),
+        ];
+        assert_eq!(
+            unreachable(&servers),
+            [
+                "web and 1 more: real server 10.77.0.11 does not answer ARP, its flows are lost",
+                "web: real server 10.77.0.13 is on no link of [director] interfaces, which dr \
+                 needs, or is this director",
+            ]
+        );
+    }
 }

@@ -196,6 +196,10 @@ impl Memory for Kernel {
         self.previous.borrow().get(&table)?.get(slot as usize).copied()
     }
 
+    fn mark_noted(&self, table: u32, slot: u32) {
+        self.previous.borrow_mut().get_mut(&table).unwrap()[slot as usize].noted = 1;
+    }
+
     fn stamp_previous(&self, table: u32, slot: u32, seen: Seconds) {
         self.previous.borrow_mut().get_mut(&table).unwrap()[slot as usize].seen = seen;
     }

@@ -129,6 +129,14 @@ impl Memory for KernelMaps {
     }
 
     #[inline(always)]
+    fn mark_noted(&self, table: u32, slot: u32) {
+        if let Some(previous) = PREVIOUS.get_value_ptr_mut(table, &slot) {
+            // SAFETY: an aligned word of a map's value.
+            unsafe { (&raw mut (*previous).noted).write_volatile(1) };
+        }
+    }
+
+    #[inline(always)]
     fn stamp_previous(&self, table: u32, slot: u32, seen: Seconds) {
         if let Some(previous) = PREVIOUS.get_value_ptr_mut(table, &slot) {
             // SAFETY: an aligned word of a map's value; whoever writes last has seen it last.
@@ -269,6 +277,9 @@ impl Memory for Explainer {
     fn previous(&self, table: u32, slot: u32) -> Option<Previous> {
         KernelMaps.previous(table, slot)
     }
+
+    #[inline(always)]
+    fn mark_noted(&self, _: u32, _: u32) {}
 
     #[inline(always)]
     fn stamp_previous(&self, _: u32, _: u32, _: Seconds) {}
