@@ -12,9 +12,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{
-        Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key,
-    },
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key},
     programs::{ProgramError, TestRun, TestRunOptions, Xdp},
 };
 use lb_ebpf::{
@@ -174,9 +172,8 @@ impl Dataplane {
         let roles_id = role::id(&roles).ok_or(LoadError::Missing("ROLES"))?;
         let mut roles = Array::<_, ForwardUntil>::try_from(roles).map_err(map("ROLES"))?;
         roles.set(ALWAYS, FOREVER, 0).map_err(map("ROLES"))?;
-        let mut notes_of = |name, fd| {
-            Ok(Notes { map: HashMap::try_from(take(name)?).map_err(map(name))?, fd })
-        };
+        let mut notes_of =
+            |name, fd| Ok(Notes { map: HashMap::try_from(take(name)?).map_err(map(name))?, fd });
         let (notes, openings) = (notes_of("NOTES", notes)?, notes_of("OPENINGS", openings)?);
         let services = HashMap::try_from(take("SERVICES")?).map_err(map("SERVICES"))?;
         let port_ranges = LpmTrie::try_from(take("PORT_RANGES")?).map_err(map("PORT_RANGES"))?;
@@ -376,7 +373,10 @@ impl Dataplane {
         let used = used.map(|(&index, table)| (index, table.generation.slots().len())).collect();
         let done = self.tables.tidy(&used, self.capacity.tables);
         installed.spares = self.tables.spares();
-        done.map_err(|source| ApplyError { what: "make spare Maglev tables", source: source.into() })
+        done.map_err(|source| ApplyError {
+            what: "make spare Maglev tables",
+            source: source.into(),
+        })
     }
 
     fn set_real_server(&mut self, index: u16, value: &abi::RealServer) -> Result<(), Refused> {

@@ -101,10 +101,7 @@ fn number(protocol: Protocol) -> u8 {
 }
 
 /// The real servers of each service, whatever their weight.
-fn members(
-    desired: &Desired,
-    indexes: &BTreeMap<Ipv4Addr, u16>,
-) -> BTreeMap<ServiceKey, Members> {
+fn members(desired: &Desired, indexes: &BTreeMap<Ipv4Addr, u16>) -> BTreeMap<ServiceKey, Members> {
     let of_service = |service: &VirtualService| {
         let members = indexes_of(&service.real_servers, indexes);
         (key(&service.address, service.protocol), members)
@@ -219,8 +216,7 @@ impl Plan<'_> {
             let id = match before {
                 Some(before) => before.id,
                 None => {
-                    let id =
-                        ids.take(limit).ok_or(TooMany { what: "virtual services", limit })?;
+                    let id = ids.take(limit).ok_or(TooMany { what: "virtual services", limit })?;
                     self.ops.push(MapOp::ClearServiceCounters { id });
                     id
                 }

@@ -184,6 +184,10 @@ pub struct Note {
     /// [`Service::id`], and the slot of its table.
     pub service: u32,
     pub slot: u32,
+    /// Sequence number of the SYN, by which the packets that follow it are told from those of an
+    /// older flow with the same addresses and ports.
+    pub sequence: u32,
+    pub zero: u32,
 }
 
 impl Note {
@@ -280,7 +284,7 @@ const _: () = {
     assert!(size_of::<Service>() == 28);
     assert!(size_of::<Cell>() == 8);
     assert!(size_of::<Previous>() == 16);
-    assert!(size_of::<Note>() == 16);
+    assert!(size_of::<Note>() == 24);
     assert!(size_of::<RealServer>() == 20);
     assert!(size_of::<Counters>() == 24);
     assert!(size_of::<Settings>() == 8);

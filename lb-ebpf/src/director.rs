@@ -2,8 +2,8 @@
 
 use crate::{
     abi::{
-        Counters, EMPTY, FOREVER, ForwardUntil, PortPrefix, RealServer, STEADY, Service, ServiceKey,
-        Slot,
+        Counters, EMPTY, FOREVER, ForwardUntil, PortPrefix, RealServer, STEADY, Service,
+        ServiceKey, Slot,
     },
     flow::{self, Parsed, Phase},
     hash,
@@ -127,7 +127,8 @@ fn choose<M: Maps>(parsed: &Parsed, service: &Service, maps: &M) -> Result<Choic
     if service.previous != STEADY {
         maps.saw(Step::Change { table: service.previous, slot });
     }
-    let arrival = Arrival { key: &parsed.key, phase: parsed.phase, service, slot, owner };
+    let Parsed { key, phase, sequence, .. } = parsed;
+    let arrival = Arrival { key, phase: *phase, sequence: *sequence, service, slot, owner };
     Ok(arrival.choose(maps))
 }
 

@@ -104,6 +104,8 @@ pub enum Phase {
 pub struct Parsed {
     pub key: FlowKey,
     pub phase: Phase,
+    /// The TCP sequence number, else 0.
+    pub sequence: u32,
     /// Where its TCP or UDP header begins.
     pub l4: Offset,
 }
@@ -134,19 +136,19 @@ pub fn parse(packet: &Packet<'_>) -> Result<Parsed, Verdict> {
         .checked_sub(usize::from(header_len))
         .ok_or(Verdict::Truncated)?;
     let l4 = l3.plus(header_len).ok_or(Verdict::Truncated)?;
-    let (src_port, dst_port, phase) = if protocol == Ipv4::TCP {
+    let (src_port, dst_port, phase, sequence) = if protocol == Ipv4::TCP {
         let tcp = packet.view::<Tcp>(l4).ok_or(Verdict::Truncated)?;
         if payload < size_of::<Tcp>() {
             return Err(Verdict::Truncated);
         }
-        (tcp.src, tcp.dst, tcp.phase())
+        (tcp.src, tcp.dst, tcp.phase(), u32::from_be_bytes(tcp.sequence))
     } else {
         let udp = packet.view::<Udp>(l4).ok_or(Verdict::Truncated)?;
         if payload < size_of::<Udp>() {
             return Err(Verdict::Truncated);
         }
-        (udp.src, udp.dst, Phase::Middle)
+        (udp.src, udp.dst, Phase::Middle, 0)
     };
     let key = FlowKey::new(ip.src, ip.dst, src_port, dst_port, protocol);
-    Ok(Parsed { key, phase, l4 })
+    Ok(Parsed { key, phase, sequence, l4 })
 }

@@ -20,6 +20,9 @@ use crate::{
 /// How long a SYN counts as a repetition of one before: that of Linux is given up after 127 s, most
 /// others' earlier.
 const OPENING_LIMIT: Seconds = 128;
+/// How far above its SYN's the sequence number of what first follows can be: an acknowledgment is
+/// at one, and a client that has lost it has sent a window at most.
+const FIRST_WINDOW: u32 = 1 << 20;
 
 /// What is remembered of flows and owners: BPF maps in the kernel, plain memory on the host.
 pub trait Memory {
@@ -60,7 +63,7 @@ pub enum Why {
     Previous,
     /// The flow's own is gone, and it owns the slot now.
     Rehashed,
-    /// The flow's own is gone, and the service wants a reset.
+    /// It had the flow and is gone, and the service wants a reset.
     Reset,
     /// The flow begins, but there is no room for a note; it owned the slot before.
     Overflow,
@@ -91,6 +94,8 @@ pub struct Choice {
 pub struct Arrival<'a> {
     pub key: &'a FlowKey,
     pub phase: Phase,
+    /// The TCP sequence number.
+    pub sequence: u32,
     pub service: &'a Service,
     pub slot: u32,
     /// What the table says, with [`CHANGED`].
@@ -110,8 +115,7 @@ impl Arrival<'_> {
     /// Apart, so that it does not cost the steady state its registers.
     #[inline(never)]
     fn choose_in_change<M: Memory>(&self, memory: &M) -> Choice {
-        let previous =
-            memory.previous(self.service.previous, self.slot).unwrap_or(Previous::NONE);
+        let previous = memory.previous(self.service.previous, self.slot).unwrap_or(Previous::NONE);
         match self.phase {
             Phase::Opening => self.opening(&previous, memory),
             Phase::Middle | Phase::Closing => self.later(&previous, memory),
@@ -129,8 +133,10 @@ impl Arrival<'_> {
             if previous.noted == 0 {
                 return None;
             }
-            let repeated = memory.opening(self.key).filter(usable)?;
-            (now.wrapping_sub(repeated.seen) < OPENING_LIMIT).then_some(repeated)
+            let before = memory.opening(self.key).filter(usable)?;
+            let repeated =
+                before.sequence == self.sequence && now.wrapping_sub(before.seen) < OPENING_LIMIT;
+            repeated.then_some(before)
         }) {
             return Choice { real_server: note.real_server, why: Why::Noted };
         }
@@ -176,7 +182,12 @@ impl Arrival<'_> {
             }
             return self.noted(&note);
         }
-        if let Some(note) = memory.opening(self.key).filter(|note| self.owns(note)) {
+        // A SYN that somebody else has sent with the addresses and ports of an older flow is none
+        // of that flow's, which goes on as before (RFC 5961 §4).
+        let follows =
+            |note: &Note| self.sequence.wrapping_sub(note.sequence).wrapping_sub(1) < FIRST_WINDOW;
+        if let Some(note) = memory.opening(self.key).filter(|note| self.owns(note) && follows(note))
+        {
             // Not for a SYN and a RST, or whoever sends pairs of them would fill the table.
             if self.phase == Phase::Middle {
                 if memory.set_note(self.key, &Note { seen: now, ..note }) {
@@ -200,7 +211,7 @@ impl Arrival<'_> {
             memory.stamp_previous(self.service.previous, self.slot, now);
         }
         if previous.is_down() {
-            self.gone()
+            self.gone(previous.index())
         } else {
             Choice { real_server: previous.index(), why: Why::Previous }
         }
@@ -211,15 +222,17 @@ impl Arrival<'_> {
         if note.state & Note::DOWN == 0 {
             Choice { real_server: note.real_server, why: Why::Noted }
         } else {
-            self.gone()
+            self.gone(note.real_server)
         }
     }
 
     #[inline(always)]
-    fn gone(&self) -> Choice {
-        let resets = self.service.flags & Service::RESETS != 0;
-        let why = if resets { Why::Reset } else { Why::Rehashed };
-        Choice { real_server: self.current(), why }
+    fn gone(&self, real_server: u16) -> Choice {
+        if self.service.flags & Service::RESETS != 0 {
+            Choice { real_server, why: Why::Reset }
+        } else {
+            Choice { real_server: self.current(), why: Why::Rehashed }
+        }
     }
 
     #[inline(always)]
@@ -241,6 +254,8 @@ impl Arrival<'_> {
             seen: now,
             service: self.service.id,
             slot: self.slot,
+            sequence: self.sequence,
+            zero: 0,
         }
     }
 }

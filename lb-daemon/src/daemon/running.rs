@@ -318,7 +318,11 @@ impl Datapath {
     }
 
     fn noted(&mut self) -> Result<Noted, StartError> {
-        if self.remembers { Ok(self.kernel.noted(&mut self.installed)?) } else { Ok(Dataplane::nothing_noted()) }
+        if self.remembers {
+            Ok(self.kernel.noted(&mut self.installed)?)
+        } else {
+            Ok(Dataplane::nothing_noted())
+        }
     }
 
     fn apply(&mut self, ops: &[MapOp], next: Installed) -> Result<(), StartError> {

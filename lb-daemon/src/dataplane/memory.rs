@@ -174,7 +174,10 @@ impl<T> Drop for Mapped<T> {
 
 /// Puts inner maps into a map of maps. The kernel waits for the packets in flight once, not once
 /// for each.
-pub(super) fn set_inner(outer: BorrowedFd<'_>, entries: &[(u32, BorrowedFd<'_>)]) -> io::Result<()> {
+pub(super) fn set_inner(
+    outer: BorrowedFd<'_>,
+    entries: &[(u32, BorrowedFd<'_>)],
+) -> io::Result<()> {
     let keys: Vec<u32> = entries.iter().map(|(index, _)| *index).collect();
     let values: Vec<RawFd> = entries.iter().map(|(_, inner)| inner.as_raw_fd()).collect();
     let mut batch = Batch {

@@ -49,7 +49,9 @@ impl Tables {
     /// Indexes of tables that can be written anew, and their slots.
     pub(super) fn spares(&self) -> BTreeMap<u32, u32> {
         let rested = self.spares.iter().filter(|(_, spare)| spare.rested);
-        rested.filter_map(|(&index, spare)| Some((index, u32::try_from(spare.size).ok()?))).collect()
+        rested
+            .filter_map(|(&index, spare)| Some((index, u32::try_from(spare.size).ok()?)))
+            .collect()
     }
 
     /// Makes a table, in a spare or aside; `previous` are as many as slots, or none.
@@ -59,7 +61,8 @@ impl Tables {
         slots: &[Slot],
         previous: &[Previous],
     ) -> io::Result<()> {
-        if self.spares.remove(&index).is_some() && self.refill(index, slots, previous)? {
+        let rested = self.spares.remove(&index).is_some_and(|spare| spare.rested);
+        if rested && self.refill(index, slots, previous)? {
             return Ok(());
         }
         self.built.push(Built::new(index, slots, previous)?);

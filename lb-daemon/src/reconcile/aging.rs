@@ -77,8 +77,7 @@ impl Plan<'_> {
 
     /// Whether a note is not needed any more: the slot is steady, or the flow counts as gone.
     fn is_due(&self, table: u32, note: &Note, retentions: &BTreeMap<u32, Retention>) -> bool {
-        let (Some(table), Some(retention)) =
-            (self.next.tables.get(&table), retentions.get(&table))
+        let (Some(table), Some(retention)) = (self.next.tables.get(&table), retentions.get(&table))
         else {
             return true;
         };

@@ -117,6 +117,9 @@ fn pressure() -> impl Strategy<Value = Step> {
 fn change() -> impl Strategy<Value = Change> {
     let services = select(vec![[true, true], [true, true], [true, false], [false, true]]);
     let weight = select(vec![None, Some(0), Some(1), Some(1), Some(2), Some(5)]);
-    (services, 11..16_u8, weight)
-        .prop_map(|(services, server, weight)| Change { services, server, weight })
+    (services, 11..16_u8, weight).prop_map(|(services, server, weight)| Change {
+        services,
+        server,
+        weight,
+    })
 }

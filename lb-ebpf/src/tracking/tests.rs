@@ -128,16 +128,18 @@ fn a_syn_on_a_connection_that_has_ended_begins_another() {
 
 #[test]
 fn the_flows_of_a_real_server_that_is_gone_are_hashed_again_or_reset() {
-    for (flags, why) in [(0, Why::Rehashed), (Service::RESETS, Why::Reset)] {
+    for (flags, why, of_previous, of_note) in
+        [(0, Why::Rehashed, CURRENT, CURRENT), (Service::RESETS, Why::Reset, PREVIOUS, OTHER)]
+    {
         let service = Service { flags, ..SERVICE };
         for phase in [Middle, Closing] {
             let arrival = Arrival { phase, service: &service, ..arrival() };
             let memory = remembering(PREVIOUS | Previous::DOWN);
-            assert_eq!(arrival.choose(&memory), Choice { real_server: CURRENT, why });
+            assert_eq!(arrival.choose(&memory), Choice { real_server: of_previous, why });
 
             let memory = remembering(PREVIOUS);
             memory.set_note(&KEY, &Note { real_server: OTHER, state: Note::DOWN, ..NOTE });
-            assert_eq!(arrival.choose(&memory), Choice { real_server: CURRENT, why });
+            assert_eq!(arrival.choose(&memory), Choice { real_server: of_note, why });
             assert_eq!(memory.note(&KEY).unwrap().state & Note::DOWN, Note::DOWN);
         }
     }
@@ -147,8 +149,8 @@ fn the_flows_of_a_real_server_that_is_gone_are_hashed_again_or_reset() {
 fn new_flows_of_a_slot_whose_former_owner_is_gone_are_told_from_its_own() {
     let memory = remembering(PREVIOUS | Previous::DOWN);
     let service = Service { flags: Service::RESETS, ..SERVICE };
-    for phase in [Opening, Middle, Middle] {
-        let choice = Arrival { phase, service: &service, ..arrival() }.choose(&memory);
+    for (phase, sequence) in [(Opening, SEQUENCE), (Middle, 0), (Middle, 5000)] {
+        let choice = Arrival { phase, sequence, service: &service, ..arrival() }.choose(&memory);
         assert_eq!(choice.real_server, CURRENT);
         assert_ne!(choice.why, Why::Reset);
     }
@@ -239,6 +241,21 @@ fn a_second_packet_within_a_second_writes_nothing() {
 }
 
 #[test]
+fn a_syn_of_an_impostor_takes_no_packet_from_an_older_flow() {
+    let memory = remembering(PREVIOUS);
+    assert_eq!(meet(Opening, &memory), (CURRENT, Why::Opening));
+    let older = |sequence| Arrival { sequence, ..arrival() }.choose(&memory);
+    for sequence in [SEQUENCE, SEQUENCE.wrapping_sub(1), FIRST_WINDOW, u32::MAX / 2] {
+        assert_eq!(older(sequence), Choice { real_server: PREVIOUS, why: Why::Previous });
+        assert!(memory.note(&KEY).is_none(), "{sequence}");
+    }
+    // A client that begins anew with the same port has another sequence number.
+    let anew = Arrival { phase: Opening, sequence: 77, ..arrival() }.choose(&memory);
+    assert_eq!(anew, Choice { real_server: CURRENT, why: Why::Opening });
+    assert_eq!(older(78), Choice { real_server: CURRENT, why: Why::Noted });
+}
+
+#[test]
 fn reasons_are_listed_in_the_order_of_their_numbers() {
     for (number, why) in Why::ALL.into_iter().enumerate() {
         assert_eq!(why as usize, number);
@@ -252,6 +269,8 @@ const OTHER: u16 = 3;
 const TABLE: u32 = 4;
 const SLOT: u32 = 5;
 const NOW: Seconds = 1000;
+/// Of the SYN; it wraps within the flow.
+const SEQUENCE: u32 = u32::MAX;
 const KEY: FlowKey = FlowKey::new([192, 0, 2, 1], [10, 77, 0, 100], [15, 160], [0, 80], Ipv4::TCP);
 const SERVICE: Service = Service {
     table: TABLE,
@@ -263,16 +282,31 @@ const SERVICE: Service = Service {
     flags: 0,
 };
 /// Of a flow that has just begun.
-const NOTE: Note =
-    Note { real_server: CURRENT, state: 0, seen: NOW, service: SERVICE.id, slot: SLOT };
+const NOTE: Note = Note {
+    real_server: CURRENT,
+    state: 0,
+    seen: NOW,
+    service: SERVICE.id,
+    slot: SLOT,
+    sequence: SEQUENCE,
+    zero: 0,
+};
 
 fn meet(phase: Phase, memory: &PlainMemory) -> (u16, Why) {
-    let Choice { real_server, why } = Arrival { phase, ..arrival() }.choose(memory);
+    let sequence = if phase == Opening { SEQUENCE } else { SEQUENCE.wrapping_add(1) };
+    let Choice { real_server, why } = Arrival { phase, sequence, ..arrival() }.choose(memory);
     (real_server, why)
 }
 
 fn arrival() -> Arrival<'static> {
-    Arrival { key: &KEY, phase: Middle, service: &SERVICE, slot: SLOT, owner: CURRENT | CHANGED }
+    Arrival {
+        key: &KEY,
+        phase: Middle,
+        sequence: SEQUENCE.wrapping_add(1),
+        service: &SERVICE,
+        slot: SLOT,
+        owner: CURRENT | CHANGED,
+    }
 }
 
 /// The slot changed hands just now.

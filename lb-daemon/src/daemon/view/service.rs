@@ -143,9 +143,9 @@ impl<'a> Services<'a> {
             let Hop { state: neighbour, mac, interface } = self.hop(server.address);
             let share = quality.and_then(|quality| quality.shares.get(&server.address));
             let index = self.index_of(server.address);
-            let kept = seen.zip(index).map_or(Kept::default(), |((seen, installed), index)| {
-                seen.kept(installed, index)
-            });
+            let kept = seen
+                .zip(index)
+                .map_or(Kept::default(), |((seen, installed), index)| seen.kept(installed, index));
             RealServer {
                 service: service.name.clone(),
                 address: server.address,

@@ -4,9 +4,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use nix::time::{ClockId, clock_gettime};
 
-use super::{
-    super::running::Running, Services, datapath::Seen, milliseconds, verdicts,
-};
+use super::{super::running::Running, Services, datapath::Seen, milliseconds, verdicts};
 use crate::{
     control::{Counters, RealServerStats, ServiceStats, Stats},
     service::{Protocol, VirtualService},

@@ -56,7 +56,9 @@ impl Kernel {
         let service = &self.services[&service];
         let slot = hash::slot(hash::flow(key), service.table_size);
         let owner = self.tables[&service.table][slot as usize];
-        let choice = Arrival { key, phase, service, slot, owner }.choose(self);
+        let sequence = u32::from(phase != Phase::Opening);
+        let arrival = Arrival { key, phase, sequence, service, slot, owner };
+        let choice = arrival.choose(self);
         let to = (choice.real_server != EMPTY).then(|| {
             let server = self.real_servers.get(&choice.real_server);
             server.unwrap_or_else(|| panic!("{choice:?} of no real server")).address.into()

@@ -104,8 +104,10 @@ impl Maps for KernelMaps {
 
     #[inline(always)]
     fn count(&self, service: u32, real_server: u16, counters: Counters) {
-        let counted =
-            [SERVICE_COUNTERS.get_ptr_mut(service), SERVER_COUNTERS.get_ptr_mut(real_server.into())];
+        let counted = [
+            SERVICE_COUNTERS.get_ptr_mut(service),
+            SERVER_COUNTERS.get_ptr_mut(real_server.into()),
+        ];
         for counter in counted.into_iter().flatten() {
             // SAFETY: the counters are this CPU's own, and XDP runs do not nest.
             let counter = unsafe { &mut *counter };
@@ -263,11 +265,9 @@ impl Maps for Explainer {
                     .map_or(Previous::NONE.real_server, |previous| previous.real_server),
                 ..seen
             },
-            Step::Choice(choice) => Explanation {
-                real_server: choice.real_server,
-                why: choice.why as u8,
-                ..seen
-            },
+            Step::Choice(choice) => {
+                Explanation { real_server: choice.real_server, why: choice.why as u8, ..seen }
+            }
         });
     }
 }
