@@ -1,4 +1,4 @@
-//! The standard LAN: a client, two directors and three real servers on one bridge.
+//! The standard LAN: a client, two directors and four real servers on one bridge.
 //!
 //! Every packet in it is complete: transmit offloads are off, so that no checksum is left for
 //! hardware that does not exist, and a capture anywhere may be judged in full.
@@ -28,8 +28,11 @@ pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 pub const PORT: u16 = 80;
 /// The virtual service.
 pub const TARGET: SocketAddrV4 = SocketAddrV4::new(VIP, PORT);
-pub const REAL_SERVERS: [Ipv4Addr; 3] =
+/// The real servers that the virtual service has at first.
+pub const POOL: [Ipv4Addr; 3] =
     [Ipv4Addr::new(10, 77, 0, 11), Ipv4Addr::new(10, 77, 0, 12), Ipv4Addr::new(10, 77, 0, 13)];
+/// One that is ready to be added.
+pub const SPARE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 14);
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const DIRECTORS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 77, 0, 2), Ipv4Addr::new(10, 77, 0, 3)];
 
@@ -74,7 +77,8 @@ impl std::fmt::Display for Mac {
 pub struct Lab {
     pub client: Host,
     pub directors: [Host; 2],
-    pub real_servers: [Host; 3],
+    /// Those of [`POOL`], and [`SPARE`].
+    pub real_servers: [Host; 4],
     /// The bridge `br0` with a port per host.
     pub switch: Netns,
     dir: WorkDir,
@@ -86,11 +90,16 @@ impl Lab {
             nix::unistd::geteuid().is_root(),
             "network namespaces need root; run it as root or with sudo"
         );
-        let ([lb1, lb2], [rs1, rs2, rs3]) = (DIRECTORS, REAL_SERVERS);
+        let ([lb1, lb2], [rs1, rs2, rs3]) = (DIRECTORS, POOL);
         let lab = Self {
             client: Host::new("client", CLIENT)?,
             directors: [Host::new("lb1", lb1)?, Host::new("lb2", lb2)?],
-            real_servers: [Host::new("rs1", rs1)?, Host::new("rs2", rs2)?, Host::new("rs3", rs3)?],
+            real_servers: [
+                Host::new("rs1", rs1)?,
+                Host::new("rs2", rs2)?,
+                Host::new("rs3", rs3)?,
+                Host::new("rs4", SPARE)?,
+            ],
             switch: Netns::new("switch")?,
             dir: WorkDir::new()?,
         };
