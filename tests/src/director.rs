@@ -27,12 +27,14 @@ mod configuration;
 mod footprint;
 mod misconfiguration;
 mod operation;
+mod program;
 
 pub use binaries::Binaries;
 pub use configuration::{Settings, configuration};
 pub use footprint::{Attachment, Footprint};
 pub use misconfiguration::{Misconfiguration, misconfigurations};
 pub use operation::Edit;
+pub use program::LoadedProgram;
 
 /// For everything that takes the directors a moment: far beyond what it takes when all is well.
 pub const READY_LIMIT: Duration = Duration::from_secs(20);

@@ -5,7 +5,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, OwnedFd},
     path::Path,
     process::Command,
 };
@@ -13,7 +13,7 @@ use std::{
 use anyhow::Context;
 use nix::{
     ifaddrs::getifaddrs,
-    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, sendto, socket},
+    sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, sendto, socket},
 };
 use tempfile::TempDir;
 
@@ -58,7 +58,7 @@ impl Host {
     /// Sends a whole Ethernet frame, as it is, out of `eth0`.
     pub fn send_frame(&self, frame: &[u8]) -> anyhow::Result<()> {
         self.netns
-            .enter(|| send_frame(frame))?
+            .enter(|| FrameSender::open()?.send(frame))?
             .with_context(|| format!("send a frame from {}", self.name))
     }
 }
@@ -164,13 +164,25 @@ impl Lab {
     }
 }
 
-fn send_frame(frame: &[u8]) -> nix::Result<()> {
-    let eth0 = getifaddrs()?
-        .filter(|interface| interface.interface_name == "eth0")
-        .find_map(|interface| interface.address?.as_link_addr().copied())
-        .ok_or(nix::Error::ENODEV)?;
-    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
-    sendto(socket.as_raw_fd(), frame, &eth0, MsgFlags::empty()).map(drop)
+/// Sends whole Ethernet frames out of `eth0` of the namespace that it was opened in.
+pub(crate) struct FrameSender {
+    socket: OwnedFd,
+    eth0: LinkAddr,
+}
+
+impl FrameSender {
+    pub(crate) fn open() -> nix::Result<Self> {
+        let eth0 = getifaddrs()?
+            .filter(|interface| interface.interface_name == "eth0")
+            .find_map(|interface| interface.address?.as_link_addr().copied())
+            .ok_or(nix::Error::ENODEV)?;
+        let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
+        Ok(Self { socket, eth0 })
+    }
+
+    pub(crate) fn send(&self, frame: &[u8]) -> nix::Result<()> {
+        sendto(self.socket.as_raw_fd(), frame, &self.eth0, MsgFlags::empty()).map(drop)
+    }
 }
 
 /// DSR: the real server accepts packets to the VIP, but never says that it has it.

@@ -5,10 +5,12 @@
 //! the namespaces that a run makes, and whatever ends the run removes them.
 
 pub mod bench;
+pub mod bpf;
 pub mod capture;
 pub mod connection;
 pub mod director;
 pub mod drill;
+pub mod flood;
 pub mod interrupt;
 pub mod lab;
 pub mod leftovers;
