@@ -107,7 +107,7 @@ pub fn test_run_xdp(program: BorrowedFd<'_>, frame: &[u8], interface: u32) -> io
         frame_out: 0,
         repeat: 1,
         duration: 0,
-        context_len: size_of::<Context>() as u32,
+        context_len: u32::try_from(size_of::<Context>()).map_err(io::Error::other)?,
         context_out_len: 0,
         context: &raw const context as u64,
         context_out: 0,

@@ -192,8 +192,8 @@ impl Program {
             routers: BTreeMap::new(),
             neighbours: (11..=13).map(|host| (address(host), hop(host))).collect(),
         };
-        let kernel = Dataplane::load(None, Capacity::default())
-            .expect("load the program; this needs root");
+        let kernel =
+            Dataplane::load(None, Capacity::default()).expect("load the program; this needs root");
         let (installed, host) = (Installed::default(), HostMaps::default());
         let mut program = Self { kernel, desired, installed, host, seen: BTreeMap::new() };
         program.install();

@@ -55,7 +55,7 @@ impl LoadedProgram {
             let file = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
             let text = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
             let line = text.lines().find_map(|line| line.strip_prefix("memlock:"));
-            let bytes = line.and_then(|bytes| bytes.trim().parse().ok());
+            let bytes = line.and_then(|bytes| bytes.trim().parse::<u64>().ok());
             *memory.entry(name).or_default() += bytes.context("no memory in a map's fdinfo")?;
         }
         ensure!(!memory.is_empty(), "a program without maps");
