@@ -8,9 +8,13 @@ use etherparse::{PacketBuilder, PacketBuilderStep, TcpHeader};
 use crate::{
     director::Director,
     interrupt,
-    lab::{FrameSender, Host, Lab, Mac, PORT, VIP},
+    lab::{CLIENT, FrameSender, Host, Lab, Mac, PORT, VIP},
     payload::mix,
 };
+
+mod burst;
+
+pub use burst::burst;
 
 /// What each of them looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +25,9 @@ pub enum Packets {
     MidFlow,
     /// A SYN, and the acknowledgement that would complete its handshake.
     Handshake,
+    /// A SYN with the client's own address; the number is the port, so that 65,536 of them have
+    /// those of all of its connections.
+    Impostor,
 }
 
 /// What became of packets that were injected.
@@ -97,23 +104,31 @@ impl Packets {
     /// A whole frame with right checksums; the number determines it.
     fn frame(self, number: u64, to: Mac) -> anyhow::Result<Vec<u8>> {
         let pair = match self {
-            Self::Syn | Self::MidFlow => number,
+            Self::Syn | Self::MidFlow | Self::Impostor => number,
             Self::Handshake => number / 2,
         };
         let [port_a, port_b, seq_a, seq_b, seq_c, seq_d, kind, _] = mix(pair).to_le_bytes();
-        let port = u16::from_le_bytes([port_a, port_b]).max(1);
+        let port = match self {
+            Self::Syn | Self::MidFlow | Self::Handshake => u16::from_le_bytes([port_a, port_b]),
+            Self::Impostor => u16::try_from(number % 0x1_0000)?,
+        };
         let sequence = u32::from_le_bytes([seq_a, seq_b, seq_c, seq_d]);
         // An odd factor visits every source once before any a second time.
         let host = u32::try_from(pair.wrapping_mul(0x9e_3779) % SOURCES)?;
-        let source = Ipv4Addr::from_bits(FIRST_SOURCE.to_bits() | host);
+        let source = match self {
+            Self::Syn | Self::MidFlow | Self::Handshake => {
+                Ipv4Addr::from_bits(FIRST_SOURCE.to_bits() | host)
+            }
+            Self::Impostor => CLIENT,
+        };
         let from = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], to.0).ipv4(
             source.octets(),
             VIP.octets(),
             64,
         );
-        let tcp = |sequence| from.tcp(port, PORT, sequence, 64_240);
+        let tcp = |sequence| from.tcp(port.max(1), PORT, sequence, 64_240);
         let (packet, payload): (PacketBuilderStep<TcpHeader>, &[u8]) = match self {
-            Self::Syn => (tcp(sequence).syn(), b""),
+            Self::Syn | Self::Impostor => (tcp(sequence).syn(), b""),
             Self::Handshake if number.is_multiple_of(2) => (tcp(sequence).syn(), b""),
             Self::Handshake => (tcp(sequence.wrapping_add(1)).ack(1), b""),
             Self::MidFlow => match kind % 4 {

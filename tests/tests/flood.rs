@@ -18,6 +18,8 @@ use tests::{
 /// Injected, of each kind.
 const SOME: u64 = 300_000;
 const MANY: u64 = 10_000_000;
+/// In one go, as fast as the program is, of each kind.
+const BURST: u32 = 10_000_000;
 /// Sent as frames, of each kind.
 const FRAMES: u64 = 60_000;
 
@@ -29,6 +31,20 @@ fn floods_in_the_steady_state_break_nothing_and_leave_nothing() {
 #[test]
 fn floods_in_the_middle_of_a_change_break_nothing_and_leave_nothing() {
     Flooded { in_a_change: true, packets: SOME }.check();
+}
+
+#[test]
+fn syns_with_the_addresses_of_connections_that_live_break_none_of_them() {
+    let lab = Lab::new().unwrap();
+    let _servers = RealServer::start_all(&lab, PORT).unwrap();
+    let director = Director::start_alone(&lab).unwrap();
+    let load = Load::established_as(&lab, shape()).unwrap();
+    director.edit(Edit::SetWeight { real_server: POOL[1], weight: 0 }).unwrap();
+    let impostors = flood::inject(&director, Packets::Impostor, 0..65_536).unwrap();
+    report(Packets::Impostor, &impostors.join().unwrap().unwrap());
+    observe(SILENCE + Duration::from_secs(1)).unwrap();
+    let report = load.finish().unwrap();
+    assert_eq!(report.connections.survived, report.connections.opened, "{:#?}", report.faults);
 }
 
 #[test]
@@ -61,11 +77,16 @@ impl Flooded {
             loads.push(Load::established_as(&lab, shape()).unwrap());
         }
         let program = director.program().unwrap();
-        let before = program.map_memory().unwrap();
+        let memory = || (program.map_memory().unwrap(), director.status().unwrap().memory);
+        let before = memory();
 
         for packets in [Packets::Syn, Packets::MidFlow, Packets::Handshake] {
             let injected = flood::inject(&director, packets, 0..self.packets).unwrap();
             report(packets, &injected.join().unwrap().unwrap());
+        }
+        for packets in [Packets::Syn, Packets::MidFlow] {
+            let took = flood::burst(&director, packets, BURST).unwrap();
+            println!("{packets:?}: {BURST} in {took:?}");
         }
         for packets in [Packets::Syn, Packets::MidFlow, Packets::Handshake] {
             let sent = flood::send(&lab, packets, 0..FRAMES, director.host).unwrap();
@@ -79,8 +100,9 @@ impl Flooded {
             println!("{:?}, {:?}", report.connections, report.new_connections);
             report.ensure_unbroken().unwrap();
         }
-        assert_eq!(program.map_memory().unwrap(), before);
-        println!("{} bytes of maps", before.values().sum::<u64>());
+        assert_eq!(memory(), before);
+        println!("{:?}", before.1);
+        println!("{:?}", director.status().unwrap().exceptions);
     }
 }
 

@@ -38,6 +38,17 @@ impl Director<'_> {
 }
 
 impl LoadedProgram {
+    pub(crate) fn fd(&self) -> &ProgramFd {
+        &self.program
+    }
+
+    /// `struct xdp_md` of a frame that comes in by `eth0`: data, data_end, data_meta,
+    /// ingress_ifindex, rx_queue_index, egress_ifindex.
+    pub(crate) fn context(&self, frame: &[u8]) -> anyhow::Result<[[u8; 4]; 6]> {
+        let len = u32::try_from(frame.len()).context("the length of a frame")?;
+        Ok([0, len, 0, self.ifindex, 0, 0].map(u32::to_ne_bytes))
+    }
+
     /// Runs it on a frame as if that had come in by `eth0`, by `BPF_PROG_TEST_RUN`; returns the
     /// XDP action. Nothing is sent. Only from within the director's namespace.
     pub fn run(&self, frame: &[u8]) -> anyhow::Result<u32> {
