@@ -5,7 +5,10 @@ use std::{
     cell::Cell,
     fmt, io,
     net::SocketAddrV4,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -18,7 +21,7 @@ use tokio::{
     sync::watch,
 };
 
-use crate::payload::{Hello, MAX_BLOCK, Pattern, Trailer};
+use crate::payload::{Hello, MAX_BLOCK, Pace, Pattern, Trailer, mix};
 
 /// What a connection carries until it is told to finish.
 #[derive(Clone, Copy, Debug)]
@@ -29,14 +32,36 @@ pub struct Plan {
     pub upload_block: usize,
     pub download_block: u32,
     pub pace: Duration,
+    pub silence: Option<Silence>,
 }
 
-/// Bytes of upload, for others to watch.
+/// A connection that says nothing in either direction from time to time.
+#[derive(Clone, Copy, Debug)]
+pub struct Silence {
+    /// It speaks for so long in between.
+    pub speaks: Duration,
+    /// Each silence has a length of its own, evenly spread up to this.
+    pub at_most: Duration,
+}
+
+/// Bytes of upload, for others to watch; of all connections that have had this place.
 #[derive(Debug, Default)]
 pub struct Progress {
     pub sent: AtomicU64,
     /// By the real server, in its download: these bytes went all the way and back.
     pub confirmed: AtomicU64,
+    /// Who has the connection, once that is known.
+    real_server: Mutex<Option<String>>,
+}
+
+impl Progress {
+    pub fn real_server(&self) -> Option<String> {
+        self.real_server.lock().expect("no holder panics").clone()
+    }
+
+    pub(crate) fn forget_real_server(&self) {
+        *self.real_server.lock().expect("no holder panics") = None;
+    }
 }
 
 /// How a connection that worked ended.
@@ -91,10 +116,11 @@ pub async fn carry(
     finish: watch::Receiver<bool>,
 ) -> Result<Finished, Failure> {
     let stall = Stall::new(plan.pace);
+    let before = progress.sent.load(Ordering::Relaxed);
     let (mut reader, mut writer) = stream.split();
     let (sent, (received, trailer)) = tokio::try_join!(
-        upload(&mut writer, plan, progress, finish),
-        download(&mut reader, plan, progress, &stall)
+        upload(&mut writer, plan, progress, before, &stall, finish),
+        download(&mut reader, plan, progress, before, &stall)
     )?;
     if let Some(fault) = trailer.fault {
         return Err(Failure::Corrupted(format!("upload to {}: {fault}", trailer.real_server)));
@@ -112,10 +138,14 @@ async fn upload(
     writer: &mut WriteHalf<'_>,
     plan: Plan,
     progress: &Progress,
+    before: u64,
+    stall: &Stall,
     mut finish: watch::Receiver<bool>,
 ) -> Result<u64, Failure> {
-    let Plan { connection, download_block: block, pace, .. } = plan;
+    let Plan { connection, download_block: block, silence, .. } = plan;
+    let pace = silence.map_or(Pace::Every(plan.pace), |_| Pace::Answering);
     writer.write_all(&Hello { connection, pace, block }.encode()).await?;
+    let mut pauses = Pauses::new(plan);
     let pattern = Pattern::upload(connection);
     let len = u32::try_from(plan.upload_block).unwrap_or(u32::MAX).to_le_bytes();
     let mut sent = 0;
@@ -125,21 +155,63 @@ async fn upload(
         pattern.fill(sent, &mut bytes[len.len()..]);
         writer.write_all(&bytes).await?;
         sent += plan.upload_block as u64;
-        progress.sent.store(sent, Ordering::Relaxed);
+        progress.sent.store(before + sent, Ordering::Relaxed);
+        let pause = pauses.next();
         // A sender that is gone wants no more, too.
-        if tokio::time::timeout(pace, finish.wait_for(|finish| *finish)).await.is_ok() {
+        if tokio::time::timeout(pause, finish.wait_for(|finish| *finish)).await.is_ok() {
             writer.write_all(&0_u32.to_le_bytes()).await?;
             return Ok(sent);
         }
+        if pause > plan.pace {
+            stall.nothing_was_due();
+        }
     }
+}
+
+/// The times between the blocks of an upload.
+struct Pauses {
+    plan: Plan,
+    spoken: Duration,
+    silences: u64,
+}
+
+impl Pauses {
+    fn new(plan: Plan) -> Self {
+        // Some begin with a word and others with a speech, or all would be silent at once.
+        let spoken = plan.silence.map_or(Duration::ZERO, |silence| {
+            silence.speaks.mul_f64(fraction(mix(plan.connection)))
+        });
+        Self { plan, spoken, silences: 0 }
+    }
+
+    fn next(&mut self) -> Duration {
+        self.spoken += self.plan.pace;
+        match self.plan.silence {
+            Some(silence) if self.spoken > silence.speaks => {
+                self.spoken = Duration::ZERO;
+                self.silences += 1;
+                let draw = mix(self.plan.connection ^ mix(self.silences));
+                silence.at_most.mul_f64(fraction(draw)).max(self.plan.pace)
+            }
+            Some(_) | None => self.plan.pace,
+        }
+    }
+}
+
+/// From 0 to 1.
+fn fraction(draw: u64) -> f64 {
+    draw as f64 / u64::MAX as f64
 }
 
 async fn download(
     reader: &mut ReadHalf<'_>,
     plan: Plan,
     progress: &Progress,
+    before: u64,
     stall: &Stall,
 ) -> Result<(u64, Trailer), Failure> {
+    let real_server = name(reader).await?;
+    *progress.real_server.lock().expect("no holder panics") = Some(real_server.clone());
     let pattern = Pattern::download(plan.connection);
     let mut received = 0;
     let mut confirmed_before = 0;
@@ -149,13 +221,17 @@ async fn download(
         if confirmed > confirmed_before {
             confirmed_before = confirmed;
             stall.confirmed();
-            progress.confirmed.store(confirmed, Ordering::Relaxed);
+            progress.confirmed.store(before + confirmed, Ordering::Relaxed);
         }
         if len == 0 {
             let len = reader.read_u32_le().await? as usize;
             let text = block(reader, len).await?;
-            let trailer = serde_json::from_slice(&text)
+            let trailer: Trailer = serde_json::from_slice(&text)
                 .map_err(|error| Failure::Corrupted(format!("trailer: {error}")))?;
+            if trailer.real_server != real_server {
+                let why = format!("{real_server} began and {} ended", trailer.real_server);
+                return Err(Failure::Corrupted(why));
+            }
             return Ok((received, trailer));
         }
         let bytes = block(reader, len).await?;
@@ -164,6 +240,13 @@ async fn download(
             .map_err(|mismatch| Failure::Corrupted(format!("download: {mismatch}")))?;
         received += len as u64;
     }
+}
+
+async fn name(reader: &mut ReadHalf<'_>) -> Result<String, Failure> {
+    let len = reader.read_u8().await?;
+    let mut name = vec![0; len.into()];
+    reader.read_exact(&mut name).await?;
+    String::from_utf8(name).map_err(|error| Failure::Corrupted(format!("name: {error}")))
 }
 
 async fn block(reader: &mut ReadHalf<'_>, len: usize) -> Result<Vec<u8>, Failure> {
@@ -177,7 +260,7 @@ async fn block(reader: &mut ReadHalf<'_>, len: usize) -> Result<Vec<u8>, Failure
 }
 
 /// How long the connection stood still: from the moment when the next confirmation was due
-/// (a pace after the last) to when it came.
+/// (a pace after the last, or after a silence) to when it came.
 struct Stall {
     pace: Duration,
     last: Cell<Option<Instant>>,
@@ -189,11 +272,37 @@ impl Stall {
         Self { pace, last: Cell::new(None), longest: Cell::new(Duration::ZERO) }
     }
 
+    fn nothing_was_due(&self) {
+        self.last.set(Some(Instant::now()));
+    }
+
     fn confirmed(&self) {
         let now = Instant::now();
         if let Some(last) = self.last.replace(Some(now)) {
             let late = now.duration_since(last).saturating_sub(self.pace);
             self.longest.set(self.longest.get().max(late));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_speaks_between_silences_of_different_lengths() {
+        let [pace, speaks, at_most] = [100, 1_000, 20_000].map(Duration::from_millis);
+        let pauses = |connection| {
+            let silence = Some(Silence { speaks, at_most });
+            let plan = Plan { connection, upload_block: 1, download_block: 1, pace, silence };
+            let mut pauses = Pauses::new(plan);
+            std::iter::repeat_with(move || pauses.next()).take(1_000).collect::<Vec<_>>()
+        };
+        let silences: Vec<_> = pauses(1).into_iter().filter(|pause| *pause > pace).collect();
+        assert!((80..=100).contains(&silences.len()), "one in eleven: {}", silences.len());
+        let mean = silences.iter().sum::<Duration>() / u32::try_from(silences.len()).unwrap();
+        assert!(mean.abs_diff(at_most / 2) < at_most / 8, "{mean:?}");
+        assert!(silences.iter().all(|silence| *silence <= at_most));
+        assert_ne!(pauses(1), pauses(2));
     }
 }

@@ -26,11 +26,15 @@ mod binaries;
 mod configuration;
 mod footprint;
 mod misconfiguration;
+mod operation;
+mod program;
 
 pub use binaries::Binaries;
 pub use configuration::{Settings, configuration};
 pub use footprint::{Attachment, Footprint};
 pub use misconfiguration::{Misconfiguration, misconfigurations};
+pub use operation::Edit;
+pub use program::LoadedProgram;
 
 /// For everything that takes the directors a moment: far beyond what it takes when all is well.
 pub const READY_LIMIT: Duration = Duration::from_secs(20);
@@ -44,6 +48,8 @@ pub struct Director<'lab> {
     binaries: Binaries,
     /// Everything of this director: configuration, socket, state, log.
     dir: PathBuf,
+    /// As it was made; edits change the file.
+    configuration: String,
     lbd: Option<Child>,
     far_end: Option<XdpPass>,
 }
@@ -59,18 +65,34 @@ impl<'lab> Director<'lab> {
         let dir = lab.dir().join(host.name);
         fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
         let far_end = Some(lab.allow_native_xdp(host)?);
-        let director = Self { lab, host, binaries: binaries.clone(), dir, lbd: None, far_end };
+        let director = Self {
+            lab,
+            host,
+            binaries: binaries.clone(),
+            dir,
+            configuration: configuration(host.name, settings),
+            lbd: None,
+            far_end,
+        };
         let file = director.config_file();
-        fs::write(&file, configuration(host.name, settings))
+        fs::write(&file, &director.configuration)
             .with_context(|| format!("write {}", file.display()))?;
         Ok(director)
     }
 
     /// For tests: `lb1` alone, active and ready when this returns.
     pub fn start_alone(lab: &'lab Lab) -> anyhow::Result<Self> {
+        Self::start_alone_with(lab, "")
+    }
+
+    /// As [`Self::start_alone`], with more keys for the virtual service.
+    pub fn start_alone_with(lab: &'lab Lab, service_keys: &str) -> anyhow::Result<Self> {
         let settings =
             Settings { priority: 200, advertisement_interval: Duration::from_millis(100) };
         let mut director = Self::new(lab, &lab.directors[0], &Binaries::of_tests()?, settings)?;
+        let dr = "forwarding = \"dr\"\n";
+        let text = director.configuration.replace(dr, &format!("{dr}{service_keys}"));
+        fs::write(director.config_file(), text).context("write the configuration")?;
         director.start()?;
         director.wait_ready("active", READY_LIMIT)?;
         Ok(director)

@@ -1,11 +1,11 @@
-//! The standard LAN: a client, two directors and three real servers on one bridge.
+//! The standard LAN: a client, two directors and four real servers on one bridge.
 //!
 //! Every packet in it is complete: transmit offloads are off, so that no checksum is left for
 //! hardware that does not exist, and a capture anywhere may be judged in full.
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, OwnedFd},
     path::Path,
     process::Command,
 };
@@ -13,7 +13,7 @@ use std::{
 use anyhow::Context;
 use nix::{
     ifaddrs::getifaddrs,
-    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, sendto, socket},
+    sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, sendto, socket},
 };
 use tempfile::TempDir;
 
@@ -28,8 +28,11 @@ pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 pub const PORT: u16 = 80;
 /// The virtual service.
 pub const TARGET: SocketAddrV4 = SocketAddrV4::new(VIP, PORT);
-pub const REAL_SERVERS: [Ipv4Addr; 3] =
+/// The real servers that the virtual service has at first.
+pub const POOL: [Ipv4Addr; 3] =
     [Ipv4Addr::new(10, 77, 0, 11), Ipv4Addr::new(10, 77, 0, 12), Ipv4Addr::new(10, 77, 0, 13)];
+/// One that is ready to be added.
+pub const SPARE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 14);
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const DIRECTORS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 77, 0, 2), Ipv4Addr::new(10, 77, 0, 3)];
 
@@ -55,7 +58,7 @@ impl Host {
     /// Sends a whole Ethernet frame, as it is, out of `eth0`.
     pub fn send_frame(&self, frame: &[u8]) -> anyhow::Result<()> {
         self.netns
-            .enter(|| send_frame(frame))?
+            .enter(|| FrameSender::open()?.send(frame))?
             .with_context(|| format!("send a frame from {}", self.name))
     }
 }
@@ -74,7 +77,8 @@ impl std::fmt::Display for Mac {
 pub struct Lab {
     pub client: Host,
     pub directors: [Host; 2],
-    pub real_servers: [Host; 3],
+    /// Those of [`POOL`], and [`SPARE`].
+    pub real_servers: [Host; 4],
     /// The bridge `br0` with a port per host.
     pub switch: Netns,
     dir: WorkDir,
@@ -86,11 +90,16 @@ impl Lab {
             nix::unistd::geteuid().is_root(),
             "network namespaces need root; run it as root or with sudo"
         );
-        let ([lb1, lb2], [rs1, rs2, rs3]) = (DIRECTORS, REAL_SERVERS);
+        let ([lb1, lb2], [rs1, rs2, rs3]) = (DIRECTORS, POOL);
         let lab = Self {
             client: Host::new("client", CLIENT)?,
             directors: [Host::new("lb1", lb1)?, Host::new("lb2", lb2)?],
-            real_servers: [Host::new("rs1", rs1)?, Host::new("rs2", rs2)?, Host::new("rs3", rs3)?],
+            real_servers: [
+                Host::new("rs1", rs1)?,
+                Host::new("rs2", rs2)?,
+                Host::new("rs3", rs3)?,
+                Host::new("rs4", SPARE)?,
+            ],
             switch: Netns::new("switch")?,
             dir: WorkDir::new()?,
         };
@@ -155,13 +164,25 @@ impl Lab {
     }
 }
 
-fn send_frame(frame: &[u8]) -> nix::Result<()> {
-    let eth0 = getifaddrs()?
-        .filter(|interface| interface.interface_name == "eth0")
-        .find_map(|interface| interface.address?.as_link_addr().copied())
-        .ok_or(nix::Error::ENODEV)?;
-    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
-    sendto(socket.as_raw_fd(), frame, &eth0, MsgFlags::empty()).map(drop)
+/// Sends whole Ethernet frames out of `eth0` of the namespace that it was opened in.
+pub(crate) struct FrameSender {
+    socket: OwnedFd,
+    eth0: LinkAddr,
+}
+
+impl FrameSender {
+    pub(crate) fn open() -> nix::Result<Self> {
+        let eth0 = getifaddrs()?
+            .filter(|interface| interface.interface_name == "eth0")
+            .find_map(|interface| interface.address?.as_link_addr().copied())
+            .ok_or(nix::Error::ENODEV)?;
+        let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
+        Ok(Self { socket, eth0 })
+    }
+
+    pub(crate) fn send(&self, frame: &[u8]) -> nix::Result<()> {
+        sendto(self.socket.as_raw_fd(), frame, &self.eth0, MsgFlags::empty()).map(drop)
+    }
 }
 
 /// DSR: the real server accepts packets to the VIP, but never says that it has it.

@@ -5,10 +5,13 @@
 //! the namespaces that a run makes, and whatever ends the run removes them.
 
 pub mod bench;
+pub mod bpf;
 pub mod capture;
 pub mod connection;
 pub mod director;
+pub mod draw;
 pub mod drill;
+pub mod flood;
 pub mod interrupt;
 pub mod lab;
 pub mod leftovers;
@@ -16,9 +19,11 @@ pub mod netns;
 pub mod payload;
 pub mod performance;
 pub mod probe;
+pub mod promise;
 pub mod real_server;
 pub mod report;
 pub mod scenario;
+pub mod tcp_counters;
 pub mod terminal;
 pub mod traffic;
 pub mod xdp_pass;

@@ -2,8 +2,9 @@
 //! offset determine, so that every byte lost, doubled, swapped or changed shows.
 //!
 //! Integers are little-endian. The client sends a [`Hello`], then blocks: length (`u32`), data;
-//! length 0 ends. The server sends blocks: length (`u32`), bytes of the upload verified so far
-//! (`u64`), data; length 0 announces the [`Trailer`] as JSON: length (`u32`), text.
+//! length 0 ends. The server sends its name: length (`u8`), text; then blocks: length (`u32`),
+//! bytes of the upload verified so far (`u64`), data; length 0 announces the [`Trailer`] as JSON:
+//! length (`u32`), text.
 
 use std::{fmt, net::Ipv4Addr, time::Duration};
 
@@ -56,7 +57,7 @@ impl Pattern {
 }
 
 /// SplitMix64: neighbouring words, and neighbouring connections, have nothing in common.
-fn mix(seed: u64) -> u64 {
+pub(crate) fn mix(seed: u64) -> u64 {
     let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -78,13 +79,22 @@ impl fmt::Display for Mismatch {
     }
 }
 
+/// When a block is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// So long after the last one; at least a millisecond.
+    Every(Duration),
+    /// When one has come from the other side: where that is silent, so is this.
+    Answering,
+}
+
 /// What the client asks of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// Determines the content of both directions.
     pub connection: u64,
-    /// Between two blocks of the server.
-    pub pace: Duration,
+    /// When the server sends a block.
+    pub pace: Pace,
     /// The length of a block of the server, at most [`MAX_BLOCK`].
     pub block: u32,
 }
@@ -97,7 +107,10 @@ impl Hello {
         let mut bytes = [0; Self::LEN];
         bytes[..8].copy_from_slice(&Self::MAGIC);
         bytes[8..16].copy_from_slice(&self.connection.to_le_bytes());
-        let pace_ms = u32::try_from(self.pace.as_millis()).unwrap_or(u32::MAX);
+        let pace_ms = match self.pace {
+            Pace::Every(pace) => u32::try_from(pace.as_millis()).unwrap_or(u32::MAX).max(1),
+            Pace::Answering => 0,
+        };
         bytes[16..20].copy_from_slice(&pace_ms.to_le_bytes());
         bytes[20..].copy_from_slice(&self.block.to_le_bytes());
         bytes
@@ -113,7 +126,10 @@ impl Hello {
         let valid = *magic == Self::MAGIC && (1..=MAX_BLOCK).contains(&(block as usize));
         valid.then(|| Self {
             connection: u64::from_le_bytes(*connection),
-            pace: Duration::from_millis(u32::from_le_bytes(*pace_ms).into()),
+            pace: match u32::from_le_bytes(*pace_ms) {
+                0 => Pace::Answering,
+                ms => Pace::Every(Duration::from_millis(ms.into())),
+            },
             block,
         })
     }
@@ -137,7 +153,7 @@ pub struct Trailer {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Hello, Mismatch, Pattern};
+    use super::{Hello, Mismatch, Pace, Pattern};
 
     proptest! {
         #[test]
@@ -171,8 +187,11 @@ mod tests {
 
     #[test]
     fn a_hello_survives_the_wire_and_a_stranger_does_not() {
-        let hello = Hello { connection: 9, pace: std::time::Duration::from_millis(50), block: 700 };
-        assert_eq!(Hello::decode(hello.encode()), Some(hello));
+        let every = Pace::Every(std::time::Duration::from_millis(50));
+        let hello = Hello { connection: 9, pace: every, block: 700 };
+        for hello in [hello, Hello { pace: Pace::Answering, ..hello }] {
+            assert_eq!(Hello::decode(hello.encode()), Some(hello));
+        }
         assert_eq!(Hello::decode(*b"GET / HTTP/1.1\r\nHost: vi"), None);
         assert_eq!(Hello::decode(Hello { block: 0, ..hello }.encode()), None);
     }

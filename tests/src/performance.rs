@@ -7,30 +7,33 @@ use std::{
 
 use anyhow::Context;
 
+use self::{
+    act::{Act, Findings},
+    change::Change,
+    takeover::Move,
+    timeline::{Timeline, ms, ms_between},
+};
 use crate::{
     capture::{Capture, Judgement},
-    director::router_state,
-    interrupt::{observe, wait_for},
-    lab::{CLIENT, Lab, TARGET, VIP},
-    probe::{INTERVAL, Probe, Sighting, Takeover},
-    report::{Moment, Packets, Probes, ScenarioReport, Verdict},
-    scenario::{Pair, Scenario},
-    traffic::{Load, LoadReport, Mark},
+    interrupt::observe,
+    lab::{Lab, TARGET, VIP},
+    probe::{Probe, Sighting, Takeover},
+    report::{PoolChange, Probes, ScenarioReport, Verdict},
+    scenario::{Course, Pair, Scenario},
+    traffic::{Load, LoadReport},
 };
+
+mod act;
+mod change;
+mod faults;
+mod takeover;
+mod timeline;
 
 /// Traffic before the event: TCP is past its slow start, and the steady state is on record.
 const WARM_UP: Duration = Duration::from_millis(1_500);
 /// Traffic after all connections move again, in which a late fault would show.
 const AFTERMATH: Duration = Duration::from_millis(500);
 const ESTABLISH_LIMIT: Duration = Duration::from_secs(15);
-/// A VIP that has not moved after this does not move. Longer than any takeover at the slowest
-/// interval that anyone would wait for.
-const TAKEOVER_LIMIT: Duration = Duration::from_secs(10);
-/// TCP doubles its wait; after an outage of seconds it needs as long again.
-const MOVING_LIMIT: Duration = Duration::from_secs(15);
-
-/// What the capture may lose, and its judgement still stand.
-const DROPPED_PERCENT: u64 = 5;
 
 /// What a run needs beside the directors.
 pub struct Stage<'a> {
@@ -50,11 +53,18 @@ struct Instruments {
     load: Load,
 }
 
-/// What is known once the event is over.
-struct Observed {
-    event: SystemTime,
-    timeline: Timeline,
-    failures: Vec<String>,
+/// What the directors did.
+enum Followed {
+    Moves(Vec<Move>),
+    Change(Change),
+}
+
+/// What the instruments recorded.
+struct Recorded {
+    load: LoadReport,
+    sightings: Vec<Sighting>,
+    probes: Probes,
+    judgement: Judgement,
 }
 
 pub fn perform(
@@ -72,26 +82,32 @@ pub fn perform(
     })?;
     (stage.progress)("traffic flows");
     observe(WARM_UP)?;
+    let change = match scenario.course() {
+        Course::Change(edit) => Some((Change::before(stage, pair, &instruments.load, edit)?, edit)),
+        Course::Takeover | Course::Restart => None,
+    };
 
     (stage.progress)(scenario.event());
     let mark = instruments.load.mark();
     let (event, first_probe) = (SystemTime::now(), instruments.probe.next_number());
     pair.trigger(prepared)?;
-    let mut observed = watch(&instruments, stage, pair, scenario, event, &mark)?;
+    let findings = Findings { timeline: Timeline::new(event), failures: Vec::new() };
+    let mut act = Act { stage, instruments: &instruments, event, findings };
+    act.findings.timeline.add(event, pair.lb1.host.name, scenario.event());
+    let followed = match change {
+        Some((mut change, edit)) => {
+            change.follow(&mut act, pair, edit, &mark)?;
+            Followed::Change(change)
+        }
+        None if scenario.course() == Course::Restart => {
+            Followed::Moves(takeover::follow_restart(&mut act, pair, &mark)?)
+        }
+        None => Followed::Moves(takeover::follow(&mut act, pair, scenario, &mark)?),
+    };
     observe(AFTERMATH)?;
-
-    (stage.progress)("connections finish");
-    let Instruments { capture, probe, load } = instruments;
-    let load = load.finish()?;
-    let (sightings, probes) = probe.finish(first_probe)?;
-    let captured = capture.finish()?;
-    (stage.progress)("tshark judges the packets");
-    let judgement = captured.judge()?;
-    let (old, new) = pair.old_and_new(scenario);
-    let takeover = Takeover::find(&sightings, event, old.host.mac(), new.host.mac());
-    let names = (old.host.name, new.host.name);
-    observed.timeline.add_takeover(stage.lab, names, takeover.as_ref(), &sightings, event);
-    Ok(judge(stage, scenario, observed, takeover.as_ref(), load, probes, judgement))
+    let findings = act.findings;
+    let recorded = instruments.finish(stage, first_probe)?;
+    Ok(judge(stage, pair, (scenario, event), &followed, findings, recorded))
 }
 
 impl Instruments {
@@ -107,108 +123,45 @@ impl Instruments {
             load: Load::start(&lab.client, TARGET, stage.connections)?,
         })
     }
-}
 
-/// Follows what comes of the event, until all connections move again or time is up. That it is
-/// up is a failure of the directors, not an error of the drill.
-fn watch(
-    instruments: &Instruments,
-    stage: &Stage<'_>,
-    pair: &mut Pair<'_>,
-    scenario: Scenario,
-    event: SystemTime,
-    mark: &Mark,
-) -> anyhow::Result<Observed> {
-    let mut observed = Observed { event, timeline: Timeline::default(), failures: Vec::new() };
-    let (old, new) = pair.old_and_new(scenario);
-    let (lb1, new_mac) = (stage.lab.directors[0].name, new.host.mac());
-    observed.timeline.add(0.0, lb1, scenario.event());
-    let name = new.host.name;
-    observed.attempt(&format!("an answer of {name}"), TAKEOVER_LIMIT, || {
-        let answered = instruments.probe.answered(new_mac, event);
-        Ok(answered.then_some(()).ok_or_else(|| "none".to_owned()))
-    })?;
-    (stage.progress)("connections move again");
-    let all = stage.connections;
-    let moved = observed.attempt("every connection to move again", MOVING_LIMIT, || {
-        let moving = instruments.load.moving_since(mark);
-        Ok(if moving == all { Ok(SystemTime::now()) } else { Err(format!("{moving} of {all}")) })
-    })?;
-    if let Some(at) = moved {
-        let what = format!("{all} of {all} connections move again");
-        observed.timeline.add(ms_between(event, at), "client", &what);
-    }
-    match new.status() {
-        Ok(status) if router_state(&status) == Some("active") => {
-            let router = status.virtual_routers.first();
-            let (since, cause) = router.map_or((0, ""), |one| (one.since_ms, &one.cause));
-            let at = SystemTime::now() - Duration::from_millis(since);
-            observed.timeline.add(ms_between(event, at), name, &format!("Active ({cause})"));
-        }
-        Ok(status) => {
-            let state = router_state(&status).unwrap_or("without a virtual router");
-            observed.failures.push(format!("{name} is {state}, expected active"));
-        }
-        Err(error) => observed.failures.push(format!("{name}: {error:#}")),
-    }
-    if scenario == Scenario::ActiveResigns {
-        let exit = old.wait_exit(TAKEOVER_LIMIT)?;
-        let at = ms_between(event, SystemTime::now());
-        // Seen late: it has ended somewhere between its last answer and now.
-        observed.timeline.add(at, lb1, &format!("lbd has ended by now ({exit})"));
-        if !exit.success() {
-            observed.failures.push(format!("lbd of {lb1} ended with {exit}"));
-        }
-    }
-    Ok(observed)
-}
-
-impl Observed {
-    /// Like [`wait_for`], but a missed limit is a failure of the scenario.
-    fn attempt<T>(
-        &mut self,
-        what: &str,
-        limit: Duration,
-        poll: impl FnMut() -> anyhow::Result<Result<T, String>>,
-    ) -> anyhow::Result<Option<T>> {
-        match wait_for(what, limit, poll) {
-            Ok(found) => Ok(Some(found)),
-            Err(error) if error.is::<crate::interrupt::Interrupted>() => Err(error),
-            Err(error) => {
-                self.failures.push(format!("{error:#}"));
-                Ok(None)
-            }
-        }
+    fn finish(self, stage: &Stage<'_>, first_probe: u32) -> anyhow::Result<Recorded> {
+        let Self { capture, probe, load } = self;
+        (stage.progress)("connections finish");
+        let load = load.finish()?;
+        let (sightings, probes) = probe.finish(first_probe)?;
+        let captured = capture.finish()?;
+        (stage.progress)("tshark judges the packets");
+        let judgement = captured.judge()?;
+        Ok(Recorded { load, sightings, probes, judgement })
     }
 }
 
 fn judge(
     stage: &Stage<'_>,
-    scenario: Scenario,
-    observed: Observed,
-    takeover: Option<&Takeover>,
-    load: LoadReport,
-    probes: Probes,
-    judgement: Judgement,
+    pair: &Pair<'_>,
+    (scenario, event): (Scenario, SystemTime),
+    followed: &Followed,
+    mut findings: Findings,
+    recorded: Recorded,
 ) -> ScenarioReport {
-    let Observed { event, timeline, mut failures } = observed;
+    let Recorded { load, sightings, probes, judgement } = recorded;
     let limit = scenario.outage_limit(stage.advertisement_interval);
-    let outage = takeover.and_then(Takeover::outage);
-    match outage {
-        Some(outage) if outage < limit => {}
-        Some(outage) => failures.push(format!("outage of {outage:.1?}, expected below {limit:?}")),
-        None => failures.push("the VIP did not move".to_owned()),
-    }
-    // The outage ends with one answer of the new director; this is about the others too.
-    let hole = INTERVAL * u32::try_from(probes.longest_loss).unwrap_or(u32::MAX);
-    if hole >= limit {
-        failures.push(format!(
-            "{} probes in a row lost, which is {hole:?}, expected below {limit:?}",
-            probes.longest_loss
-        ));
-    }
-    failures.extend(faults_of_load(&load));
-    failures.extend(faults_of_packets(&judgement));
+    let (outage, takeover_ms, pool_change) = match followed {
+        Followed::Moves(moves) => {
+            let takeovers = takeover::find(stage.lab, &mut findings, moves, &sightings);
+            let first = takeovers.first().map(|one| ms_between(event, one.first_sign()));
+            (longest_outage(&takeovers, limit, &mut findings), first, None)
+        }
+        Followed::Change(change) => {
+            findings.failures.extend(change::strays(stage.lab, &pair.lb1, event, &sightings));
+            let change: PoolChange = change.conclude(event, &load, &mut findings);
+            (Some(faults::longest_hole(probes)), None, Some(change))
+        }
+    };
+    let Findings { timeline, mut failures } = findings;
+    failures.extend(faults::of_probes(probes, limit));
+    failures.extend(faults::of_load(&load));
+    failures.extend(faults::of_packets(&judgement));
     ScenarioReport {
         name: scenario.name().to_owned(),
         verdict: Verdict::of(&failures),
@@ -218,126 +171,25 @@ fn judge(
         outage_ms: outage.map(ms),
         outage_limit_ms: ms(limit),
         longest_stall_ms: ms(load.longest_stall),
-        takeover_ms: takeover.map(|takeover| ms_between(event, takeover.first_sign())),
+        takeover_ms,
         probes,
         clients_seen: load.clients_seen.into_iter().collect(),
         by_real_server: load.by_real_server,
         packets: judgement.packets,
+        pool_change,
         timeline: timeline.in_order(),
     }
 }
 
-fn faults_of_load(load: &LoadReport) -> Vec<String> {
-    let mut faults = Vec::new();
-    let connections = load.connections;
-    if connections.survived != connections.opened {
-        faults.push(format!(
-            "{} of {} connections survived: {} reset, {} timed out, {} corrupted",
-            connections.survived,
-            connections.opened,
-            connections.reset,
-            connections.timed_out,
-            connections.corrupted
-        ));
+fn longest_outage(
+    takeovers: &[Takeover],
+    limit: Duration,
+    findings: &mut Findings,
+) -> Option<Duration> {
+    let longest = takeovers.iter().filter_map(Takeover::outage).max()?;
+    if longest >= limit {
+        let what = format!("outage of {longest:.1?}, expected below {limit:?}");
+        findings.failures.push(what);
     }
-    let new = load.new_connections;
-    if new.succeeded != new.attempted || new.attempted == 0 {
-        faults.push(format!("{} of {} new connections succeeded", new.succeeded, new.attempted));
-    }
-    let others = load.clients_seen.iter().filter(|address| **address != CLIENT);
-    faults.extend(others.map(|other| format!("a real server saw {other}, expected {CLIENT}")));
-    faults.extend(load.faults.iter().cloned());
-    faults
-}
-
-fn faults_of_packets(judgement: &Judgement) -> Vec<String> {
-    let mut faults = Vec::new();
-    for protocol in ["vrrp", "arp", "tcp"] {
-        if judgement.packets.judged.get(protocol).is_none_or(|count| *count == 0) {
-            faults.push(format!("the capture has no {protocol} packet"));
-        }
-    }
-    let Packets { judged, dropped, .. } = &judgement.packets;
-    // All that is captured is one or the other.
-    let captured: u64 = ["ip", "arp"].iter().filter_map(|protocol| judged.get(*protocol)).sum();
-    if dropped * 100 > (captured + dropped) * DROPPED_PERCENT {
-        faults.push(format!(
-            "the capture lost {dropped} of {} packets, expected {DROPPED_PERCENT} % at most",
-            captured + dropped
-        ));
-    }
-    if judgement.packets.malformed > 0 {
-        faults.push(format!("tshark: {} malformed packets", judgement.packets.malformed));
-        faults.extend(judgement.faults.iter().map(|fault| format!("tshark: packet {fault}")));
-    }
-    faults
-}
-
-#[derive(Default)]
-struct Timeline(Vec<Moment>);
-
-impl Timeline {
-    fn add(&mut self, at_ms: f64, who: &str, what: &str) {
-        self.0.push(Moment { at_ms, who: who.to_owned(), what: what.to_owned() });
-    }
-
-    fn add_takeover(
-        &mut self,
-        lab: &Lab,
-        (old, new): (&str, &str),
-        takeover: Option<&Takeover>,
-        sightings: &[Sighting],
-        event: SystemTime,
-    ) {
-        let Some(takeover) = takeover else { return };
-        if let Some(last) = takeover.last_of_old {
-            self.add(ms_between(event, last), "client", &format!("last answer from {old}"));
-        }
-        if let Some(garp) = takeover.first_garp {
-            self.add(ms_between(event, garp), new, "GARP seen by the client");
-        }
-        let first = ms_between(event, takeover.first_answer);
-        self.add(first, "client", &format!("first answer from {new}"));
-        // Anything else that answers for the VIP afterwards is worth a line.
-        let after = sightings.iter().filter(|one| one.at > takeover.first_answer);
-        let strays: Vec<_> = after.filter(|one| lab.name_of(one.from) != Some(new)).collect();
-        if let Some(last) = strays.last() {
-            let who = lab.name_of(last.from).unwrap_or("stranger");
-            let what = format!("last of {} answers after the takeover", strays.len());
-            self.add(ms_between(event, last.at), who, &what);
-        }
-    }
-
-    fn in_order(mut self) -> Vec<Moment> {
-        self.0.sort_by(|a, b| a.at_ms.total_cmp(&b.at_ms));
-        self.0
-    }
-}
-
-fn ms(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 10_000.0).round() / 10.0
-}
-
-/// Negative when `to` is before `from`.
-fn ms_between(from: SystemTime, to: SystemTime) -> f64 {
-    match to.duration_since(from) {
-        Ok(after) => ms(after),
-        Err(before) => -ms(before.duration()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_capture_that_lost_much_is_no_proof() {
-        for (dropped, is_fault) in [(0, false), (50, false), (60, true)] {
-            let judged = [("ip", 900), ("tcp", 850), ("vrrp", 50), ("arp", 100)];
-            let judged = judged.map(|(name, count)| (name.to_owned(), count)).into();
-            let packets = Packets { judged, malformed: 0, dropped };
-            let faults = faults_of_packets(&Judgement { packets, faults: vec![] });
-            assert_eq!(!faults.is_empty(), is_fault, "{dropped} of 1,000: {faults:?}");
-        }
-    }
+    Some(longest)
 }

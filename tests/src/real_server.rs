@@ -22,7 +22,7 @@ use tokio::{
 
 use crate::{
     lab::{Host, Lab},
-    payload::{Hello, MAX_BLOCK, Pattern, Trailer},
+    payload::{Hello, MAX_BLOCK, Pace, Pattern, Trailer},
 };
 
 /// Stops when dropped; its connections end with it.
@@ -104,6 +104,8 @@ async fn serve(mut stream: TcpStream, client: IpAddr, name: &str) -> io::Result<
     stream.read_exact(&mut hello).await?;
     let Some(hello) = Hello::decode(hello) else { return Ok(()) };
     let (reader, mut writer) = stream.split();
+    let len = u8::try_from(name.len()).map_err(io::Error::other)?;
+    writer.write_all(&[&[len], name.as_bytes()].concat()).await?;
     let upload = Upload::default();
     let (fault, sent) =
         tokio::join!(upload.receive(reader, hello), download(&mut writer, hello, &upload));
@@ -137,7 +139,7 @@ struct Upload {
 impl Upload {
     /// Reads to the end of the upload; returns what was wrong with it.
     async fn receive(&self, mut reader: ReadHalf<'_>, hello: Hello) -> io::Result<Option<String>> {
-        let result = self.receive_blocks(&mut reader, Pattern::upload(hello.connection)).await;
+        let result = self.receive_blocks(&mut reader, hello).await;
         self.ended.set(true);
         self.wake.notify_one();
         result
@@ -146,8 +148,9 @@ impl Upload {
     async fn receive_blocks(
         &self,
         reader: &mut ReadHalf<'_>,
-        pattern: Pattern,
+        hello: Hello,
     ) -> io::Result<Option<String>> {
+        let pattern = Pattern::upload(hello.connection);
         let mut block = Vec::new();
         loop {
             let len = reader.read_u32_le().await? as usize;
@@ -163,16 +166,23 @@ impl Upload {
                 return Ok(Some(mismatch.to_string()));
             }
             self.received.set(self.received.get() + len as u64);
+            match hello.pace {
+                Pace::Answering => self.wake.notify_one(),
+                Pace::Every(_) => {}
+            }
         }
     }
 }
 
-/// Sends blocks at the pace asked for until the upload has ended, at least one; returns the
-/// bytes sent.
+/// Sends blocks when it is asked to until the upload has ended, at least one; returns the bytes
+/// sent.
 async fn download(writer: &mut WriteHalf<'_>, hello: Hello, upload: &Upload) -> io::Result<u64> {
     let pattern = Pattern::download(hello.connection);
     let mut sent = 0;
     loop {
+        if hello.pace == Pace::Answering {
+            upload.wake.notified().await;
+        }
         let mut block = block_header(hello.block, upload).to_vec();
         let header = block.len();
         block.resize(header + hello.block as usize, 0);
@@ -182,8 +192,10 @@ async fn download(writer: &mut WriteHalf<'_>, hello: Hello, upload: &Upload) -> 
         if upload.ended.get() {
             return Ok(sent);
         }
-        // Of no consequence which: the end of the upload only makes it earlier.
-        let _ = tokio::time::timeout(hello.pace, upload.wake.notified()).await;
+        if let Pace::Every(pace) = hello.pace {
+            // Of no consequence which: the end of the upload only makes it earlier.
+            let _ = tokio::time::timeout(pace, upload.wake.notified()).await;
+        }
         if upload.ended.get() {
             return Ok(sent);
         }

@@ -49,13 +49,15 @@ pub struct ScenarioReport {
     /// Short connections, opened before, during and after the event.
     pub new_connections: NewConnections,
     /// At the client: from the last answer of the old director to the first answer of the new
-    /// one. `None`: the new one never answered.
+    /// one; the longest where the VIP moves more than once. `None`: the new one never answered.
+    /// Where the VIP stays, `probes.longest_loss`.
     pub outage_ms: Option<f64>,
     /// `outage_ms` has to be below this, and so has `probes.longest_loss`.
     pub outage_limit_ms: f64,
     /// The longest that a surviving connection waited for a confirmation that was due.
     pub longest_stall_ms: f64,
     /// From the event to the first sign of the new director at the client, its GARP or an answer.
+    /// `None` as well where the VIP stays.
     pub takeover_ms: Option<f64>,
     pub probes: Probes,
     /// The client as the real servers saw it; DSR keeps its own address.
@@ -63,6 +65,8 @@ pub struct ScenarioReport {
     /// Connections that each real server carried.
     pub by_real_server: BTreeMap<String, u64>,
     pub packets: Packets,
+    /// Where the scenario changes the pool.
+    pub pool_change: Option<PoolChange>,
     pub timeline: Vec<Moment>,
 }
 
@@ -101,6 +105,25 @@ pub struct Packets {
     pub malformed: u64,
     /// Packets that the capture lost; they were not judged, and must be few.
     pub dropped: u64,
+}
+
+/// What became of the one real server whose share of the slots was changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PoolChange {
+    pub real_server: String,
+    /// Of the slots, 0 to 1.
+    pub share_before: f64,
+    pub share_after: f64,
+    /// Short connections that were opened after the active director had confirmed the change.
+    pub opened_since: u64,
+    /// Those of them that this real server got.
+    pub opened_there_since: u64,
+    /// From the event to the opening of the first one that it got, after the event.
+    pub first_new_ms: Option<f64>,
+    /// From the event to the opening of the last one that it got; negative: before the event.
+    pub last_new_ms: Option<f64>,
+    /// Long-lived connections that it had before the event, and carried to their end.
+    pub kept: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use indicatif::ProgressBar;
 
 use crate::{
     drill::Audience,
-    report::{Moment, Report, ScenarioReport, Verdict},
+    report::{Moment, PoolChange, Report, ScenarioReport, Verdict},
 };
 
 const WIDTH: usize = 100;
@@ -155,7 +155,10 @@ fn facts(scenario: &ScenarioReport) -> Vec<(&'static str, String)> {
                 scenario.probes.longest_loss
             ),
         ),
-        ("takeover", format!("{} after the event", optional(scenario.takeover_ms))),
+        match &scenario.pool_change {
+            None => ("takeover", format!("{} after the event", optional(scenario.takeover_ms))),
+            Some(change) => ("pool", describe_change(change)),
+        },
         (
             "connections",
             format!(
@@ -172,6 +175,22 @@ fn facts(scenario: &ScenarioReport) -> Vec<(&'static str, String)> {
     ]
 }
 
+fn describe_change(change: &PoolChange) -> String {
+    let percent = |share: f64| format!("{:.1} %", share * 100.0);
+    let mut text = format!(
+        "{} had {} of the slots and has {}; since then it got {} of {} new connections",
+        change.real_server,
+        percent(change.share_before),
+        percent(change.share_after),
+        change.opened_there_since,
+        change.opened_since,
+    );
+    if change.share_before > 0.0 {
+        let _ = write!(text, ", and {} of before lived on", change.kept);
+    }
+    text
+}
+
 /// After all scenarios: a table where there is something to compare, and the verdict.
 pub fn conclude(report: &Report, style: Style) -> String {
     let mut text = String::new();
@@ -183,11 +202,11 @@ pub fn conclude(report: &Report, style: Style) -> String {
     }
     if report.scenarios.len() > names.len() {
         let header = format!(
-            "{:<18}{:>6}{:>8}   {:>8} {:>8} {:>8}   {:>8} {:>8} {:>8}",
+            "{:<20}{:>6}{:>8}   {:>8} {:>8} {:>8}   {:>8} {:>8} {:>8}",
             "", "", "", "outage", "[ms]", "", "takeover", "[ms]", ""
         );
         let columns = format!(
-            "{:<18}{:>6}{:>8}   {:>8} {:>8} {:>8}   {:>8} {:>8} {:>8}",
+            "{:<20}{:>6}{:>8}   {:>8} {:>8} {:>8}   {:>8} {:>8} {:>8}",
             "scenario", "runs", "passed", "min", "median", "max", "min", "median", "max"
         );
         let _ = writeln!(text, "\n{}\n{}", header.trim_end(), style.bold(&columns));
@@ -216,7 +235,7 @@ fn row(report: &Report, name: &str) -> String {
         None => format!("{:>8} {:>8} {:>8}", "-", "-", "-"),
     };
     format!(
-        "{name:<18}{:>6}{passed:>8}   {}   {}",
+        "{name:<20}{:>6}{passed:>8}   {}   {}",
         runs.len(),
         spread(runs.iter().filter_map(|run| run.outage_ms).collect()),
         spread(runs.iter().filter_map(|run| run.takeover_ms).collect())

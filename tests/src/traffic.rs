@@ -1,17 +1,16 @@
 //! The load of the client: many checked connections at once, and new ones all the time.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::SocketAddrV4,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
     sync::watch,
@@ -20,17 +19,17 @@ use tokio::{
 };
 
 use crate::{
-    connection::{Failure, Finished, Plan, Progress, carry, open},
+    connection::{Failure, Plan, Progress, Silence, carry, open},
     director::READY_LIMIT,
     interrupt::wait_for,
     lab::{Host, Lab, TARGET},
-    report::{Connections, NewConnections},
 };
 
-/// Between two blocks of a long-lived connection, in each direction.
-const PACE: Duration = Duration::from_millis(100);
-/// Between two new connections.
-const NEW_EVERY: Duration = Duration::from_millis(10);
+mod outcome;
+
+use outcome::Outcome;
+pub use outcome::{Life, LoadReport};
+
 /// A new connection that has not done its job after this has failed: three lost SYNs.
 const NEW_LIMIT: Duration = Duration::from_secs(10);
 /// A long-lived connection that has not finished this long after it was told to has timed out.
@@ -38,8 +37,33 @@ const FINISH_LIMIT: Duration = Duration::from_secs(15);
 /// Half of the connections upload much and download little, half the other way.
 const HEAVY: usize = 2_000;
 const LIGHT: usize = 100;
-/// Faults quoted in full; the rest is only counted.
-const FAULTS_SHOWN: usize = 8;
+
+/// What a load is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Long-lived connections, all open at once.
+    pub connections: usize,
+    /// Between two blocks of a long-lived connection, in each direction.
+    pub pace: Duration,
+    /// Of how many long-lived connections one is silent from time to time, and how.
+    pub silent: Option<(usize, Silence)>,
+    /// Whether another long-lived connection takes the place of one that breaks.
+    pub replace_broken: bool,
+    /// Between two new connections, which end as soon as they have carried something.
+    pub new_every: Duration,
+}
+
+impl Shape {
+    pub const fn new(connections: usize) -> Self {
+        Self {
+            connections,
+            pace: Duration::from_millis(100),
+            silent: None,
+            replace_broken: false,
+            new_every: Duration::from_millis(10),
+        }
+    }
+}
 
 /// The traffic, in a thread of its own in the client's namespace.
 pub struct Load {
@@ -51,50 +75,34 @@ pub struct Load {
 /// What every connection had sent at a moment.
 pub struct Mark(Vec<u64>);
 
-/// What became of the connections.
-#[derive(Debug, Default)]
-pub struct LoadReport {
-    pub connections: Connections,
-    pub new_connections: NewConnections,
-    pub longest_stall: Duration,
-    /// Connections, long-lived and new, by the real server that carried them.
-    pub by_real_server: BTreeMap<String, u64>,
-    /// The addresses of the client as the real servers saw them.
-    pub clients_seen: BTreeSet<Ipv4Addr>,
-    /// For a person; the first few.
-    pub faults: Vec<String>,
-}
-
 struct Shared {
     target: SocketAddrV4,
+    shape: Shape,
+    /// By place: one for each long-lived connection.
     progress: Vec<Progress>,
     established: AtomicUsize,
+    /// The number of the next connection.
+    next: AtomicU64,
+    ended: Mutex<LoadReport>,
     /// Why the first connection that did not come about did not.
     refused: Mutex<Option<String>>,
-}
-
-impl LoadReport {
-    /// For tests: whether every connection, old and new, has lived to its end.
-    pub fn ensure_unbroken(&self) -> anyhow::Result<()> {
-        let Self { connections, new_connections, .. } = self;
-        ensure!(
-            connections.opened > 0
-                && connections.survived == connections.opened
-                && new_connections.succeeded == new_connections.attempted,
-            "connections were broken: {self:?}"
-        );
-        Ok(())
-    }
 }
 
 impl Load {
     /// Starts `connections` long-lived connections from `client` to `target`.
     pub fn start(client: &Host, target: SocketAddrV4, connections: usize) -> anyhow::Result<Self> {
+        Self::start_as(client, target, Shape::new(connections))
+    }
+
+    pub fn start_as(client: &Host, target: SocketAddrV4, shape: Shape) -> anyhow::Result<Self> {
         allow_descriptors().context("raise the limit of open files")?;
         let shared = Arc::new(Shared {
             target,
-            progress: std::iter::repeat_with(Progress::default).take(connections).collect(),
+            shape,
+            progress: std::iter::repeat_with(Progress::default).take(shape.connections).collect(),
             established: AtomicUsize::new(0),
+            next: AtomicU64::new(0),
+            ended: Mutex::default(),
             refused: Mutex::new(None),
         });
         let (finish, finished) = watch::channel(false);
@@ -102,7 +110,9 @@ impl Load {
             let shared = Arc::clone(&shared);
             move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-                Ok(LocalSet::new().block_on(&runtime, run(shared, finished)))
+                LocalSet::new().block_on(&runtime, run(Arc::clone(&shared), finished));
+                let mut ended = shared.ended.lock().expect("no holder panics");
+                Ok(std::mem::take(&mut *ended))
             }
         })?;
         Ok(Self { shared, finish, thread: Some(thread) })
@@ -122,9 +132,30 @@ impl Load {
 
     /// For tests: a load from the lab's client to its VIP, established when this returns.
     pub fn established(lab: &Lab, connections: usize) -> anyhow::Result<Self> {
-        let load = Self::start(&lab.client, TARGET, connections)?;
+        Self::established_as(lab, Shape::new(connections))
+    }
+
+    pub fn established_as(lab: &Lab, shape: Shape) -> anyhow::Result<Self> {
+        let load = Self::start_as(&lab.client, TARGET, shape)?;
         load.wait_established(READY_LIMIT)?;
         Ok(load)
+    }
+
+    /// How many long-lived connections `real_server` has now.
+    pub fn carried_by(&self, real_server: &str) -> usize {
+        let places = self.shared.progress.iter();
+        places.filter(|place| place.real_server().as_deref() == Some(real_server)).count()
+    }
+
+    /// Long-lived connections that have broken so far.
+    pub fn broken(&self) -> Vec<Life> {
+        let ended = self.shared.ended.lock().expect("no holder panics");
+        ended.long_lived.iter().filter(|life| life.failure.is_some()).cloned().collect()
+    }
+
+    /// Short connections that have ended so far.
+    pub fn new_so_far(&self) -> Vec<Life> {
+        self.shared.ended.lock().expect("no holder panics").new.clone()
     }
 
     /// For tests: waits until every connection has had something confirmed after `mark`.
@@ -168,66 +199,73 @@ fn allow_descriptors() -> nix::Result<()> {
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
 }
 
-async fn run(shared: Arc<Shared>, mut finish: watch::Receiver<bool>) -> LoadReport {
+async fn run(shared: Arc<Shared>, mut finish: watch::Receiver<bool>) {
     let mut long_lived = JoinSet::new();
-    for index in 0..shared.progress.len() {
-        long_lived.spawn_local(long_lived_connection(Arc::clone(&shared), index, finish.clone()));
+    for place in 0..shared.progress.len() {
+        long_lived.spawn_local(long_lived_connections(Arc::clone(&shared), place, finish.clone()));
     }
     let mut new = JoinSet::new();
-    let mut report = LoadReport::default();
-    let mut ticks = interval(NEW_EVERY);
+    let mut ticks = interval(shared.shape.new_every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut next_id = shared.progress.len() as u64;
     loop {
         tokio::select! {
             _ = finish.wait_for(|finish| *finish) => break,
             _ = ticks.tick() => {
                 // Until all long-lived ones are there, a new one would only be in their way.
                 if shared.established.load(Ordering::Relaxed) == shared.progress.len() {
-                    new.spawn_local(new_connection(shared.target, next_id));
-                    next_id += 1;
+                    new.spawn_local(new_connection(Arc::clone(&shared)));
                 }
             }
-            Some(result) = new.join_next() => report.add_new(flatten(result)),
+            Some(_) = new.join_next() => {}
         }
     }
-    for result in long_lived.join_all().await {
-        report.add_long_lived(result);
-    }
-    while let Some(result) = new.join_next().await {
-        report.add_new(flatten(result));
-    }
-    report
+    long_lived.join_all().await;
+    new.join_all().await;
 }
 
-type Outcome = Result<Finished, Failure>;
-
-fn flatten(result: Result<Outcome, tokio::task::JoinError>) -> Outcome {
-    result.unwrap_or_else(|error| Err(Failure::Reset(error.to_string())))
+/// The connections that have one place, one after the other.
+async fn long_lived_connections(shared: Arc<Shared>, place: usize, finish: watch::Receiver<bool>) {
+    // Spread over the pace, as independent clients are.
+    sleep(shared.shape.pace.mul_f64(place as f64 / shared.progress.len() as f64)).await;
+    let mut is_first = true;
+    loop {
+        let opened = SystemTime::now();
+        let Some(outcome) = long_lived_connection(&shared, place, is_first, finish.clone()).await
+        else {
+            return;
+        };
+        is_first = false;
+        let broken = outcome.is_err();
+        let real_server = shared.progress[place].real_server();
+        shared.progress[place].forget_real_server();
+        let life = Life { opened, ended: SystemTime::now(), real_server, failure: None };
+        shared.ended.lock().expect("no holder panics").add_long_lived(life, outcome);
+        if !broken || !shared.shape.replace_broken || *finish.borrow() {
+            return;
+        }
+    }
 }
 
-/// `None`: it never was a connection.
+/// `None`: it never was a connection, though it should have been there from the start.
 async fn long_lived_connection(
-    shared: Arc<Shared>,
-    index: usize,
+    shared: &Shared,
+    place: usize,
+    is_first: bool,
     finish: watch::Receiver<bool>,
 ) -> Option<Outcome> {
-    let (upload_block, download_block) =
-        if index.is_multiple_of(2) { (HEAVY, LIGHT) } else { (LIGHT, HEAVY) };
-    let plan = Plan {
-        connection: index as u64,
-        upload_block,
-        download_block: u32::try_from(download_block).unwrap_or(u32::MAX),
-        pace: PACE,
+    let refused = |failure: Failure| {
+        if is_first { shared.refuse(failure.to_string()) } else { Some(Err(failure)) }
     };
-    // Spread over the pace, as independent clients are.
-    sleep(PACE.mul_f64(index as f64 / shared.progress.len() as f64)).await;
     let stream = match timeout(NEW_LIMIT, open(shared.target)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(failure)) => return shared.refuse(failure.to_string()),
-        Err(_) => return shared.refuse(format!("no answer within {NEW_LIMIT:?}")),
+        Ok(Err(failure)) => return refused(failure),
+        Err(_) => return refused(Failure::TimedOut(format!("no answer within {NEW_LIMIT:?}"))),
     };
-    shared.established.fetch_add(1, Ordering::Relaxed);
+    if is_first {
+        shared.established.fetch_add(1, Ordering::Relaxed);
+    }
+    let progress = &shared.progress[place];
+    let before = progress.sent.load(Ordering::Relaxed);
     let too_late = {
         let mut finish = finish.clone();
         async move {
@@ -236,67 +274,57 @@ async fn long_lived_connection(
         }
     };
     Some(tokio::select! {
-        outcome = carry(stream, plan, &shared.progress[index], finish) => outcome,
+        outcome = carry(stream, shared.plan(place), progress, finish) => outcome,
         () = too_late => {
-            let progress = &shared.progress[index];
-            let confirmed = progress.confirmed.load(Ordering::Relaxed);
-            let sent = progress.sent.load(Ordering::Relaxed);
-            Err(Failure::TimedOut(format!("connection {index}: {confirmed} of {sent} bytes confirmed")))
+            let confirmed = progress.confirmed.load(Ordering::Relaxed).saturating_sub(before);
+            let sent = progress.sent.load(Ordering::Relaxed) - before;
+            Err(Failure::TimedOut(format!("place {place}: {confirmed} of {sent} bytes confirmed")))
         }
     })
 }
 
 /// Opens, sends a block each way, and closes.
-async fn new_connection(target: SocketAddrV4, connection: u64) -> Outcome {
-    let plan = Plan { connection, upload_block: HEAVY, download_block: 2_000, pace: PACE };
+async fn new_connection(shared: Arc<Shared>) {
+    let plan = Plan {
+        connection: shared.next_number(),
+        upload_block: HEAVY,
+        download_block: 2_000,
+        pace: shared.shape.pace,
+        silence: None,
+    };
     let (_finish, finished) = watch::channel(true);
-    timeout(NEW_LIMIT, async {
-        carry(open(target).await?, plan, &Progress::default(), finished).await
+    let progress = Progress::default();
+    let opened = SystemTime::now();
+    let outcome = timeout(NEW_LIMIT, async {
+        carry(open(shared.target).await?, plan, &progress, finished).await
     })
     .await
-    .unwrap_or_else(|_| Err(Failure::TimedOut(format!("new connection after {NEW_LIMIT:?}"))))
+    .unwrap_or_else(|_| Err(Failure::TimedOut(format!("new connection after {NEW_LIMIT:?}"))));
+    let real_server = progress.real_server();
+    let life = Life { opened, ended: SystemTime::now(), real_server, failure: None };
+    shared.ended.lock().expect("no holder panics").add_new(life, outcome);
 }
 
 impl Shared {
+    fn plan(&self, place: usize) -> Plan {
+        let (upload_block, download_block) =
+            if place.is_multiple_of(2) { (HEAVY, LIGHT) } else { (LIGHT, HEAVY) };
+        let silent = self.shape.silent.filter(|(one_of, _)| place.is_multiple_of(*one_of));
+        Plan {
+            connection: self.next_number(),
+            upload_block,
+            download_block: u32::try_from(download_block).unwrap_or(u32::MAX),
+            pace: self.shape.pace,
+            silence: silent.map(|(_, silence)| silence),
+        }
+    }
+
+    fn next_number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
     fn refuse(&self, why: String) -> Option<Outcome> {
         self.refused.lock().expect("no holder panics").get_or_insert(why);
         None
-    }
-}
-
-impl LoadReport {
-    fn add_long_lived(&mut self, outcome: Option<Outcome>) {
-        let Some(outcome) = outcome else { return };
-        let count = &mut self.connections;
-        count.opened += 1;
-        match &outcome {
-            Ok(finished) => {
-                count.survived += 1;
-                self.longest_stall = self.longest_stall.max(finished.longest_stall);
-            }
-            Err(Failure::Reset(_)) => count.reset += 1,
-            Err(Failure::TimedOut(_)) => count.timed_out += 1,
-            Err(Failure::Corrupted(_)) => count.corrupted += 1,
-        }
-        self.add(outcome);
-    }
-
-    fn add_new(&mut self, outcome: Outcome) {
-        self.new_connections.attempted += 1;
-        self.new_connections.succeeded += u64::from(outcome.is_ok());
-        self.add(outcome);
-    }
-
-    fn add(&mut self, outcome: Outcome) {
-        match outcome {
-            Ok(Finished { trailer, .. }) => {
-                *self.by_real_server.entry(trailer.real_server).or_default() += 1;
-                self.clients_seen.insert(trailer.client);
-            }
-            Err(failure) if self.faults.len() < FAULTS_SHOWN => {
-                self.faults.push(failure.to_string())
-            }
-            Err(_) => {}
-        }
     }
 }

@@ -16,7 +16,7 @@ use tests::{
     interrupt::{observe, wait_for},
     lab::{CLIENT, Lab, PORT, TARGET, VIP},
     netns::Netns,
-    payload::{Hello, Pattern, Trailer},
+    payload::{Hello, Pace, Pattern, Trailer},
     probe::{Probe, Takeover},
     real_server::RealServer,
     traffic::Load,
@@ -87,7 +87,7 @@ fn a_server_notices_one_flipped_bit() {
 #[test]
 fn the_probe_measures_an_outage_and_tells_who_answers() {
     let lab = lab_with_vip_on_rs1();
-    let [rs1, rs2, _] = &lab.real_servers;
+    let [rs1, rs2, ..] = &lab.real_servers;
     let probe = Probe::start(&lab.client, VIP).unwrap();
     let begin = SystemTime::now();
     wait_for("an answer", Duration::from_secs(5), || {
@@ -207,7 +207,8 @@ fn packet_with_checksum_minus_zero() -> Vec<u8> {
 }
 
 fn upload_with_flipped_bit(lab: &Lab, flip: Option<usize>) -> Trailer {
-    let hello = Hello { connection: 42, pace: Duration::from_millis(10), block: 100 };
+    let pace = Pace::Every(Duration::from_millis(10));
+    let hello = Hello { connection: 42, pace, block: 100 };
     let mut upload = vec![0; 5_000];
     Pattern::upload(hello.connection).fill(0, &mut upload);
     if let Some(at) = flip {
@@ -229,6 +230,9 @@ fn upload_with_flipped_bit(lab: &Lab, flip: Option<usize>) -> Trailer {
 }
 
 fn read_trailer(stream: &mut TcpStream) -> Trailer {
+    let mut name = [0; 1 + "rs1".len()];
+    stream.read_exact(&mut name).unwrap();
+    assert_eq!(&name, b"\x03rs1");
     loop {
         let mut header = [0; 12];
         stream.read_exact(&mut header).unwrap();

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use tests::report::{
-    Connections, Moment, NewConnections, Packets, Probes, Report, ScenarioReport, Verdict,
+    Connections, Moment, NewConnections, Packets, PoolChange, Probes, Report, ScenarioReport,
+    Verdict,
 };
 
 #[test]
@@ -40,6 +41,16 @@ fn example() -> Report {
             malformed: 0,
             dropped: 0,
         },
+        pool_change: Some(PoolChange {
+            real_server: "rs4".to_owned(),
+            share_before: 0.0,
+            share_after: 0.25,
+            opened_since: 200,
+            opened_there_since: 51,
+            first_new_ms: Some(14.2),
+            last_new_ms: None,
+            kept: 0,
+        }),
         timeline: vec![moment],
     };
     Report {

@@ -17,12 +17,13 @@ const EXAMPLES: &str = "\
 Examples:
   cargo xtask drill                                             every scenario, at 100 ms adverts
   cargo xtask drill --scenario active-dies --advert 10ms        power loss of the active director
+  cargo xtask drill --scenario real-server-drained              a change of the pool
   cargo xtask drill --scenario active-dies --repeat 10 --json drill.json
 
 It needs root, to make network namespaces; it touches nothing outside of them.
 All options go to the drill itself: once it is built, `cargo xtask drill --help` lists them.";
 
-/// Runs the failover drill: the lab, real connections, and a director that dies under them
+/// Runs the failover drill: the lab, real connections, and what breaks or changes under them
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES, disable_help_flag = true)]
 pub(crate) struct Args {

@@ -18,7 +18,7 @@ use tests::{
     terminal::{Screen, Style, conclude, describe},
 };
 
-/// Breaks a pair of directors under load, and shows what the clients notice.
+/// Breaks and changes a pair of directors under load, and shows what the clients notice.
 ///
 /// Everything happens in network namespaces that are gone afterwards. Exit codes: 0 every
 /// scenario passed, 1 one failed, 2 the drill could not be held, 130 interrupted.

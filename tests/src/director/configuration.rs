@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::lab::{PORT, REAL_SERVERS, VIP};
+use crate::lab::{POOL, PORT, VIP};
 
 /// How the virtual router is configured.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +35,7 @@ forwarding = "dr"
         priority = settings.priority,
         interval = settings.advertisement_interval.as_millis(),
     );
-    for address in REAL_SERVERS {
+    for address in POOL {
         text.push_str(&format!("\n[[virtual-service.real-server]]\naddress = \"{address}\"\n"));
     }
     text
