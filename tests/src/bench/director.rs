@@ -1,20 +1,14 @@
 //! The real datapath, with services as a large installation has them. All that the bench knows of
 //! the daemon's own interfaces is here.
 
-use std::{
-    collections::BTreeMap,
-    net::Ipv4Addr,
-    num::NonZeroU16,
-};
+use std::{collections::BTreeMap, net::Ipv4Addr, num::NonZeroU16};
 
 use anyhow::Context;
 use aya::programs::Xdp;
 use lb_daemon::{
     dataplane::Dataplane,
     reconcile::{Capacity, Desired, Hop, Installed, Noted, reconcile},
-    service::{
-        Forwarding, Hash, Protocol, RealServer, ServiceAddress, Tracking, VirtualService,
-    },
+    service::{Forwarding, Hash, Protocol, RealServer, ServiceAddress, Tracking, VirtualService},
 };
 
 pub(super) const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
