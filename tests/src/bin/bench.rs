@@ -110,7 +110,6 @@ impl bench::Progress for Bar {
     }
 
     fn kept(&self, kept: usize, of: usize) {
-        self.0.set_message("repetitions at full speed");
         self.0.set_length(of as u64);
         self.0.set_position(kept as u64);
     }

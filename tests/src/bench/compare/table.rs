@@ -30,13 +30,13 @@ pub fn describe(comparison: &Comparison) -> String {
             cell(system.download_gbit_per_s, 1),
         );
     }
-    let _ = writeln!(text, "\n{NOTE} Kernel {}.", comparison.kernel);
+    let _ = writeln!(text, "\n{NOTE}\nKernel {}.", comparison.kernel);
     text
 }
 
 const NOTE: &str = "\
 CPU per packet: all CPU time, that of generator, links and receiver included (`generator`: those
-alone, over one cable; `xdp-tx`: and back), for 60-byte UDP packets of 16,384 flows over cables
+alone, over one cable; `xdp-tx`: and back), for 64-byte UDP packets of 16,384 flows over cables
 without a bridge. Proxies forward no packets. For the comparison, this is the column to trust.
 Connections: one byte each way, over the lab's bridge; client, director and real servers share the
 CPUs, so a system that uses less leaves more to them.
