@@ -12,6 +12,7 @@
 mod bar;
 mod case;
 mod chart;
+pub mod compare;
 mod director;
 mod entry;
 mod measure;

@@ -1,5 +1,6 @@
 //! The programs of the bench: an entry that makes every repeat of `BPF_PROG_TEST_RUN` an honest
-//! one, and the floors that the program under test is compared with.
+//! one, the floors that the program under test is compared with, and a source and a sink of
+//! packets for comparisons on real interfaces.
 //!
 //! The kernel gives a repeat the frame and the pointers that the last one left. [`bench_entry`]
 //! restores both, gives the packet its flow, and tail-calls the program under test, whose return
@@ -15,7 +16,7 @@ use core::{arch::asm, ptr};
 
 use aya_ebpf::{
     bindings::xdp_action,
-    btf_maps::Array,
+    btf_maps::{Array, PerCpuArray},
     helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
     macros::{btf_map, map, xdp},
     maps::ProgramArray,
@@ -29,8 +30,10 @@ use lb_ebpf::{
 /// The frame of every case, in words: restoring a whole word is one store.
 const WORDS: usize = 8;
 const FRAME_LEN: usize = WORDS * size_of::<u64>();
-/// Where an IPv4 packet without options has its source address and port.
-const SOURCE_ADDRESS: usize = 26;
+/// Where an IPv4 packet without options has its checksum, the host part of its source address,
+/// which is zero in the template, and its source port.
+const IPV4_CHECKSUM: usize = 24;
+const SOURCE_HOST: usize = 28;
 const SOURCE_PORT: usize = 34;
 /// 2^32 divided by the golden ratio: its multiples visit every flow, evenly, in no order that a
 /// prefetcher knows.
@@ -50,6 +53,9 @@ static ORIGIN: Array<[u64; 2], 1> = Array::new();
 /// Packets so far, over all runs.
 #[btf_map]
 static SEQUENCE: Array<u64, 1> = Array::new();
+/// Packets that reached the sink.
+#[btf_map]
+static SUNK: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 #[xdp]
 pub fn bench_entry(ctx: XdpContext) -> u32 {
@@ -61,10 +67,17 @@ pub fn bench_entry(ctx: XdpContext) -> u32 {
     xdp_action::XDP_ABORTED
 }
 
-/// The frame as it was, but of the next flow. The steps are the same for any number of flows.
+/// The frame as it was, but of the next flow.
 #[inline(always)]
 fn prepare(ctx: &XdpContext) -> Option<()> {
     move_back(ctx)?;
+    write_next(ctx)
+}
+
+/// Writes the packet of the next flow over the frame. The steps are the same for any number of
+/// flows.
+#[inline(always)]
+fn write_next(ctx: &XdpContext) -> Option<()> {
     let sequence = SEQUENCE.get_ptr_mut(0)?;
     // SAFETY: the value is there for as long as the program runs, and no other CPU uses it.
     let number = unsafe { *sequence } as u32;
@@ -81,12 +94,15 @@ fn prepare(ctx: &XdpContext) -> Option<()> {
         for (index, word) in words.iter().enumerate() {
             ((start + index * size_of::<u64>()) as *mut u64).write_unaligned(*word);
         }
-        // 198.18.0.0/15 is for benchmarks (RFC 2544); a million flows are 2^16 addresses with 16
-        // ports each.
-        let address = 0xc612_0000 | (flow & 0xffff);
-        ((start + SOURCE_ADDRESS) as *mut u32).write_unaligned(address.to_be());
+        // A million flows are 2^16 addresses with 16 ports each.
+        let host = flow & 0xffff;
+        ((start + SOURCE_HOST) as *mut u16).write_unaligned((host as u16).to_be());
         let port = 1024 + (flow >> 16) as u16;
         ((start + SOURCE_PORT) as *mut u16).write_unaligned(port.to_be());
+        // RFC 1624, for a half of the address that was zero.
+        let checksum = (start + IPV4_CHECKSUM) as *mut u16;
+        let sum = u32::from(!u16::from_be(checksum.read_unaligned())) + host;
+        checksum.write_unaligned((!((sum & 0xffff) + (sum >> 16)) as u16).to_be());
     }
     // Atomic, because that empties the CPU's store buffer: else the program under test would wait
     // for the stores above, where a network card's are long done.
@@ -129,6 +145,38 @@ fn as_number(pointer: usize) -> Option<u64> {
         ptr::write_volatile(scratch, pointer as u64);
         Some(ptr::read_volatile(scratch))
     }
+}
+
+/// Sends a packet out of the interface that the run is for; for runs of live frames. Those are
+/// recycled once they have arrived, with whatever became of them, so all of it is written anew.
+#[xdp]
+pub fn generator(ctx: XdpContext) -> u32 {
+    match write_next(&ctx) {
+        Some(()) => xdp_action::XDP_TX,
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+/// Counts UDP packets and ends them here; all others, such as ARP, are the kernel's.
+#[xdp]
+pub fn sink(ctx: XdpContext) -> u32 {
+    // SAFETY: the kernel gives each program run exclusive use of these bytes.
+    let packet = unsafe { Packet::new(ctx.data(), ctx.data_end()) };
+    if !is_udp(&packet).unwrap_or(false) {
+        return xdp_action::XDP_PASS;
+    }
+    if let Some(count) = SUNK.get_ptr_mut(0) {
+        // SAFETY: the counter is this CPU's own, and XDP runs do not nest.
+        unsafe { *count += 1 };
+    }
+    xdp_action::XDP_DROP
+}
+
+#[inline(always)]
+fn is_udp(packet: &Packet<'_>) -> Option<bool> {
+    let ethernet = packet.view::<Ethernet>(Offset::START)?;
+    let ip = packet.view::<Ipv4>(Offset::START.after::<Ethernet>()?)?;
+    Some(ethernet.ethertype == Ethernet::IPV4 && ip.protocol() == Ipv4::UDP)
 }
 
 /// The least that an XDP program can do.

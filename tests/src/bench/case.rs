@@ -1,5 +1,7 @@
 //! What is measured: a program, the packet that it is given, and how many flows there are.
 
+use std::net::Ipv4Addr;
+
 use etherparse::{IpHeaders, PacketBuilder, PacketBuilderStep};
 
 use super::director::{CHANGED_PORT, MAC, NOTED_PORT, TCP_PORT, UDP_PORT, VIP};
@@ -93,6 +95,9 @@ pub(super) enum Flag {
     Ack,
 }
 
+/// A network for benchmarks (RFC 2544 C.2.2), whose hosts the entry program fills in.
+const SOURCES: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
+
 /// The entry program writes the source's address and port.
 pub(super) fn tcp(port: u16, flag: Flag) -> [u8; FRAME_LEN] {
     let header = ipv4().tcp(0, port, 1, 512);
@@ -113,7 +118,7 @@ fn udp(port: u16) -> [u8; FRAME_LEN] {
 }
 
 fn ipv4() -> PacketBuilderStep<IpHeaders> {
-    PacketBuilder::ethernet2([2, 0, 0, 0, 0, 2], MAC).ipv4([0; 4], VIP.octets(), 64)
+    PacketBuilder::ethernet2([2, 0, 0, 0, 0, 2], MAC).ipv4(SOURCES.octets(), VIP.octets(), 64)
 }
 
 #[cfg(test)]

@@ -16,8 +16,12 @@ use super::{
 };
 use crate::netns::Netns;
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("LB_BENCH_OBJECT"));
-const WORDS: usize = FRAME_LEN / size_of::<u64>();
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("LB_BENCH_OBJECT"));
+pub(super) const WORDS: usize = FRAME_LEN / size_of::<u64>();
+
+const ENTRY: &str = "bench_entry";
+const FLOOR_PASS: &str = "floor_pass";
+pub(super) const FLOOR_TX: &str = "floor_tx";
 
 pub(super) struct Entry {
     ebpf: Ebpf,
@@ -33,10 +37,11 @@ impl Entry {
     pub(super) fn load() -> anyhow::Result<Self> {
         let mut ebpf = Ebpf::load(OBJECT).context("load the object of the bench")?;
         let home = Netns::new("bench")?;
-        for (name, program) in ebpf.programs_mut() {
-            let program: &mut Xdp = program.try_into()?;
+        for name in [ENTRY, FLOOR_PASS, FLOOR_TX] {
+            let program: &mut Xdp =
+                ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
             program.load().with_context(|| format!("load {name}"))?;
-            keep_in_dispatcher(program, &home).with_context(|| format!("attach {name}"))?;
+            keep_in_dispatcher(program, name, &home).with_context(|| format!("attach {name}"))?;
         }
         let mut take = |name| ebpf.take_map(name).with_context(|| format!("no map {name}"));
         Ok(Self {
@@ -51,11 +56,7 @@ impl Entry {
 
     /// Makes the next [`run`](Self::run)s those of `case`.
     pub(super) fn aim(&mut self, case: &Case, director: &Director) -> anyhow::Result<()> {
-        let mut words = [0; WORDS];
-        for (word, bytes) in words.iter_mut().zip(case.frame.as_chunks().0) {
-            *word = u64::from_ne_bytes(*bytes);
-        }
-        self.template.set(0, words, 0)?;
+        self.template.set(0, words(&case.frame), 0)?;
         self.flows.set(0, case.flows, 0)?;
         let fd = self.under_test(case, director)?.fd()?.try_clone()?;
         self.under_test.set(0, &fd, 0).with_context(|| format!("aim at {}", case.name))
@@ -65,8 +66,8 @@ impl Entry {
     pub(super) fn run(&mut self, case: &Case, repeat: u32) -> anyhow::Result<Duration> {
         self.origin.set(0, [0; 2], 0)?;
         let runner = match case.subject {
-            Subject::FloorPass => "floor_pass",
-            Subject::Entry | Subject::FloorTx | Subject::Director => "bench_entry",
+            Subject::FloorPass => FLOOR_PASS,
+            Subject::Entry | Subject::FloorTx | Subject::Director => ENTRY,
         };
         let program = program(&self.ebpf, runner)?;
         let options = TestRunOptions { data_in: Some(&case.frame), repeat, ..Default::default() };
@@ -91,8 +92,7 @@ impl Entry {
         let frame = tcp(TCP_PORT, Flag::Ack);
         let options =
             TestRunOptions { data_in: Some(&frame), repeat: REPEAT, ..Default::default() };
-        let result =
-            program(&self.ebpf, "floor_tx")?.test_run(options).context("run the control")?;
+        let result = program(&self.ebpf, FLOOR_TX)?.test_run(options).context("run the control")?;
         Ok(result.duration * REPEAT)
     }
 
@@ -105,19 +105,27 @@ impl Entry {
 
     fn under_test<'a>(&'a self, case: &Case, director: &'a Director) -> anyhow::Result<&'a Xdp> {
         match case.subject {
-            Subject::FloorPass | Subject::Entry => program(&self.ebpf, "floor_pass"),
-            Subject::FloorTx => program(&self.ebpf, "floor_tx"),
+            Subject::FloorPass | Subject::Entry => program(&self.ebpf, FLOOR_PASS),
+            Subject::FloorTx => program(&self.ebpf, FLOOR_TX),
             Subject::Director => director.program(),
         }
     }
 }
 
+/// A frame as the template has it.
+pub(super) fn words(frame: &[u8; FRAME_LEN]) -> [u64; WORDS] {
+    let mut words = [0; WORDS];
+    for (word, bytes) in words.iter_mut().zip(frame.as_chunks().0) {
+        *word = u64::from_ne_bytes(*bytes);
+    }
+    words
+}
+
 /// Attaches the program to an interface that no packet reaches. The kernel calls XDP programs
 /// through code that it patches whenever one comes or goes, and waits some 20 ms each time; a test
 /// run of a program that is attached anyway finds that done.
-fn keep_in_dispatcher(program: &mut Xdp, home: &Netns) -> anyhow::Result<()> {
-    let name = program.info()?.name_as_str().unwrap_or("xdp").to_owned();
-    let interface: String = name.chars().filter(|c| *c != '_').take(15).collect();
+fn keep_in_dispatcher(program: &mut Xdp, name: &str, home: &Netns) -> anyhow::Result<()> {
+    let interface = name.replace('_', "-");
     home.ip(&format!("link add {interface} type veth"))?;
     home.enter(|| program.attach(&interface, XdpMode::Driver))??;
     Ok(())

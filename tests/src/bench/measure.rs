@@ -36,7 +36,7 @@ impl Plan {
 /// Who follows a bench while it runs.
 pub trait Progress {
     fn step(&self, what: &str);
-    /// Of `of` repetitions of the case that has fewest, `kept` are there.
+    /// Of `of` repetitions, `kept` are there of the case that has fewest.
     fn kept(&self, kept: usize, of: usize);
 }
 
@@ -58,6 +58,7 @@ pub fn run(plan: Plan, progress: &dyn Progress) -> anyhow::Result<Report> {
     let cases = cases();
     stay_on_this_cpu()?;
 
+    progress.step("repetitions at full speed");
     let mut repetitions: Vec<Vec<Repetition>> = vec![Vec::new(); cases.len()];
     let started = Instant::now();
     let mut round = 0;

@@ -69,7 +69,7 @@ mod tests {
         }
         for case in &report.cases {
             let row = row(case);
-            assert!(text.contains(&row) && row.contains(case.name), "{row}");
+            assert!(text.contains(&row) && row.contains(&case.name), "{row}");
         }
         assert_eq!(text.matches("pass\n").count() + text.matches("fail\n").count(), 6);
     }

@@ -18,7 +18,8 @@ use tests::{
     report::Verdict,
 };
 
-/// Measures what the XDP program costs per packet, beside floors, in the kernel's own test run.
+/// Measures what the XDP program costs per packet, beside floors, in the kernel's own test run; or
+/// compares lbd with what one would use in its place.
 ///
 /// Exit codes: 0 measured, 1 a ratio is above its limit (with --check), 2 not measured,
 /// 130 interrupted.
@@ -28,6 +29,9 @@ struct Arguments {
     /// Where lbd and lbctl are
     #[arg(long, value_name = "DIR")]
     bin_dir: PathBuf,
+    /// Run lbd beside nftables, plain forwarding, HAProxy and nginx, instead of the XDP program alone
+    #[arg(long, conflicts_with_all = ["quick", "check"])]
+    compare: bool,
     /// Fewer repetitions: some seconds, and a wider spread
     #[arg(long)]
     quick: bool,
@@ -37,14 +41,15 @@ struct Arguments {
     /// Write the report as JSON; `-` is standard output, and then the rest goes to standard error
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Where the chart goes
-    #[arg(long, value_name = "DIR", default_value = "target/bench")]
-    report: PathBuf,
+    /// Where the chart goes; `bench` beside the DIR of --bin-dir if not given
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match measure(&arguments) {
+    let done = if arguments.compare { compare(&arguments) } else { measure(&arguments) };
+    match done {
         Ok(Verdict::Fail) if arguments.check => ExitCode::from(1),
         Ok(Verdict::Pass | Verdict::Fail) => ExitCode::SUCCESS,
         Err(error) if error.is::<Interrupted>() || interrupt::check().is_err() => {
@@ -56,6 +61,18 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+fn compare(arguments: &Arguments) -> anyhow::Result<Verdict> {
+    interrupt::catch()?;
+    let bar = Bar::new();
+    let comparison = bench::compare::run(&arguments.bin_dir, &bar);
+    bar.0.finish_and_clear();
+    let comparison = comparison?;
+    show(arguments, &bench::compare::describe(&comparison))?;
+    keep(arguments, "compare.svg", &bench::compare::draw(&comparison)?)?;
+    write_json(arguments, &comparison)?;
+    Ok(Verdict::Pass)
 }
 
 fn measure(arguments: &Arguments) -> anyhow::Result<Verdict> {
@@ -93,7 +110,6 @@ impl bench::Progress for Bar {
     }
 
     fn kept(&self, kept: usize, of: usize) {
-        self.0.set_message("repetitions at full speed");
         self.0.set_length(of as u64);
         self.0.set_position(kept as u64);
     }
@@ -109,8 +125,9 @@ fn show(arguments: &Arguments, text: &str) -> anyhow::Result<()> {
 }
 
 fn keep(arguments: &Arguments, name: &str, text: &str) -> anyhow::Result<()> {
-    let dir = &arguments.report;
-    fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
+    let beside = || arguments.bin_dir.parent().unwrap_or(&arguments.bin_dir).join("bench");
+    let dir = arguments.report.clone().unwrap_or_else(beside);
+    fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
     let file = dir.join(name);
     fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
     show(arguments, &format!("\nchart: {}\n", file.display()))
