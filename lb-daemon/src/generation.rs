@@ -74,7 +74,11 @@ impl Generation {
     }
 
     /// As it was read back; `previous` as many as slots, or none.
-    pub fn adopted(slots: Vec<Slot>, previous: Vec<Previous>) -> Self {
+    pub fn adopted(slots: Vec<Slot>, mut previous: Vec<Previous>) -> Self {
+        // A daemon that was killed may have come no further than the last slot.
+        if slots.iter().all(|slot| slot & CHANGED == 0) {
+            previous.clear();
+        }
         Self { slots, previous }
     }
 
@@ -109,6 +113,13 @@ impl Generation {
             .zip(self.slots.iter().zip(&self.previous))
             .filter(|(_, (slot, _))| *slot & CHANGED != 0)
             .map(|(index, (_, previous))| (index, *previous))
+    }
+
+    /// Whether it says of every former owner if it is gone.
+    pub fn knows(&self, members: &Members) -> bool {
+        self.changed().all(|(_, previous)| {
+            previous.real_server == with_down(previous.index(), members)
+        })
     }
 
     /// What it becomes when `owners` (as many as slots) take over.
@@ -191,12 +202,14 @@ fn change_slot(
         return (owner | CHANGED, previous);
     }
     let departs = remembered.index() == former && owner != former;
+    let real_server = with_down(remembered.index(), members);
+    let goes_down = real_server & Previous::DOWN != 0 && !remembered.is_down();
     let previous = Previous {
-        real_server: with_down(remembered.index(), members),
+        real_server,
         // While it had the slot, its flows were not looked for.
         seen: if departs { now } else { remembered.seen },
         since: if departs { now } else { remembered.since },
-        changed: if owner == former { remembered.changed } else { now },
+        changed: if owner == former && !goes_down { remembered.changed } else { now },
         // One may come between the reading of this and the swap of the tables.
         noted: 1,
     };
@@ -204,7 +217,7 @@ fn change_slot(
 }
 
 fn with_down(index: u16, members: &Members) -> u16 {
-    if members.contains(&index) { index } else { index | Previous::DOWN }
+    if index == EMPTY || members.contains(&index) { index } else { index | Previous::DOWN }
 }
 
 impl Retention {
@@ -212,7 +225,7 @@ impl Retention {
         let age = now.saturating_sub(previous.since);
         age >= self.drain
             || now.saturating_sub(previous.seen) >= self.idle
-            || (previous.is_down() && age >= DOWN_RETENTION)
+            || (previous.is_down() && now.saturating_sub(previous.changed) >= DOWN_RETENTION)
     }
 
     /// Whether the flow of a note has to be counted as gone; `changed` is when its slot last
@@ -223,7 +236,7 @@ impl Retention {
         idle >= self.idle
             || (note.state & Note::CLOSING != 0 && idle >= CLOSED_RETENTION)
             || (!owns && kept >= self.drain)
-            || (note.state & Note::DOWN != 0 && kept >= DOWN_RETENTION)
+            || (note.state & Note::DOWN != 0 && idle >= DOWN_RETENTION)
     }
 }
 

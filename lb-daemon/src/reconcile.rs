@@ -309,7 +309,13 @@ impl Plan<'_> {
                 continue;
             };
             let down = if members.contains(&note.real_server) { 0 } else { Note::DOWN };
-            let marked = Note { state: note.state & !Note::DOWN | down, ..*note };
+            let goes_down = down & !note.state != 0;
+            let marked = Note {
+                state: note.state & !Note::DOWN | down,
+                // For how long it is kept is counted from then on.
+                seen: if goes_down { self.noted.now } else { note.seen },
+                ..*note
+            };
             if marked != *note {
                 self.ops.push(MapOp::SetNote { key: *key, note: marked });
             }

@@ -151,7 +151,7 @@ pub struct Previous {
     pub noted: u16,
     /// When a packet last went to it for want of a note.
     pub seen: Seconds,
-    /// When it lost the slot, and when the slot last changed hands.
+    /// When it lost the slot, and when the slot last changed hands or this real server went.
     pub since: Seconds,
     pub changed: Seconds,
 }
@@ -179,7 +179,7 @@ pub struct Note {
     pub real_server: u16,
     /// Of [`Note::CLOSING`] and [`Note::DOWN`].
     pub state: u16,
-    /// When its last packet came.
+    /// When its last packet came, or its real server went.
     pub seen: Seconds,
     /// [`Service::id`], and the slot of its table.
     pub service: u32,

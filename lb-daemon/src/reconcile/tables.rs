@@ -110,7 +110,10 @@ impl<'a> Tables<'a> {
         let made = Some((pool.clone(), quality.clone()));
         if let Some((index, table)) = before
             && table.made.is_none()
+            // Nor another pool's, whose real servers of weight 0 are others.
+            && !self.changed.contains_key(&index)
             && table.generation.owners().eq(owners.iter().copied())
+            && table.generation.knows(&indexes_of(pool, indexes))
         {
             // Adopted, and as it should be.
             self.changed.insert(index, InstalledTable { made, ..table.clone() });

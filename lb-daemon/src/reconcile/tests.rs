@@ -64,7 +64,7 @@ fn a_real_server_keeps_its_index_for_as_long_as_it_is_remembered() {
 
     let again = desired([service("web", 80, &[(11, 1), (12, 1), (13, 1)])]);
     let (_, back) = reconcile(&again, &changing, &NOTHING).unwrap();
-    assert_eq!(indexes(&back), [(0, 11), (1, 12), (2, 13), (3, 10)], "10 may have new flows");
+    assert_eq!(indexes(&back), [(0, 11), (1, 12), (2, 13)], "nothing remembers 10");
     let table = &back.tables[&back.services.values().next().unwrap().table];
     assert!(table.generation.previous().iter().all(|previous| !previous.is_down()));
 }
@@ -133,7 +133,7 @@ fn a_thousand_services_over_one_pool_have_one_table() {
     assert_eq!(tables(&ops), 1);
     assert_eq!(installed.tables.len(), 1);
 
-    let (ops, parted) = reconcile(&services(&pool[1..]), &installed, &NOTHING).unwrap();
+    let (ops, parted) = reconcile(&services(&pool[..89]), &installed, &NOTHING).unwrap();
     assert_eq!((tables(&ops), services_set(&ops)), (1, 1), "one parts from the others");
     assert_eq!(parted.tables.len(), 2);
 
@@ -177,7 +177,7 @@ fn a_table_is_written_into_a_spare_of_its_size() {
     let more = desired(three.into_iter().chain([service("dev", 82, &[(15, 1)])]));
     let (_, more) = reconcile(&more, &next, &NOTHING).unwrap();
     let used: Vec<_> = more.services.values().map(|service| service.table).collect();
-    assert_eq!(used, [42, 1, 2], "the spare, then what is free; not one given up just now");
+    assert_eq!(used, [42, 0, 1], "the spare, then what is free; not one given up just now");
 }
 
 #[test]

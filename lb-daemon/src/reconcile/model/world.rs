@@ -113,10 +113,14 @@ impl World {
             Step::Crash(change, done) => self.change(change, Some(*done)),
             Step::Restart => {
                 self.installed = self.kernel.installed();
-                let ops = self.reconcile(None);
+                let mut ops = self.reconcile(None);
+                // What an aging has made free goes with the next.
+                ops.retain(|op| !matches!(op, MapOp::FreeRealServer { .. }));
                 assert_eq!(ops, [], "a restart changes nothing");
             }
-            Step::Age => self.age(),
+            Step::Age => {
+                self.age();
+            }
             Step::Wait(seconds) => self.wait(*seconds),
             Step::Open(service) => {
                 let key = self.stranger(*service);
@@ -245,7 +249,7 @@ impl World {
             }
         };
         flow.was_noted |= self.is_noted(&flow);
-        if self.kernel.overflowed.get() && self.is_opening(&flow) {
+        if self.kernel.overflowed.get() && self.has_opening(&flow) {
             // It found no room, and may be forgotten at any time.
             flow.is_promised = false;
         }
@@ -326,6 +330,8 @@ impl World {
             flow.lost = if keeps { None } else { flow.lost.or(Some(now)) };
             let is_member = pool.iter().any(|server| server.address == flow.server);
             flow.gone = if is_member { None } else { flow.gone.or(Some(now)) };
+            // Of half a connection nothing is kept: whoever it reaches resets it.
+            flow.is_promised &= is_member || !(flow.is_opening() && flow.was_noted);
         }
     }
 
@@ -397,17 +403,22 @@ impl World {
         pool.iter().any(|member| Some(member.address) == server)
     }
 
-    fn is_opening(&self, flow: &Flow) -> bool {
+    fn has_opening(&self, flow: &Flow) -> bool {
         self.kernel.openings.borrow().iter().any(|(key, _)| *key == flow.key)
     }
 
     fn is_noted(&self, flow: &Flow) -> bool {
-        self.is_opening(flow) || self.kernel.notes.borrow().contains_key(&flow.key)
+        self.has_opening(flow) || self.kernel.notes.borrow().contains_key(&flow.key)
     }
 
     /// Whether strangers have pushed its note out before it was a connection.
     fn has_lost_note(&self, flow: &Flow) -> bool {
-        let opening = matches!(flow.state, State::Opening { .. });
-        opening && flow.was_noted && self.kernel.overflowed.get() && !self.is_noted(flow)
+        flow.is_opening() && flow.was_noted && self.kernel.overflowed.get() && !self.is_noted(flow)
+    }
+}
+
+impl Flow {
+    fn is_opening(&self) -> bool {
+        matches!(self.state, State::Opening { .. })
     }
 }
