@@ -117,9 +117,8 @@ impl Generation {
 
     /// Whether it says of every former owner if it is gone.
     pub fn knows(&self, members: &Members) -> bool {
-        self.changed().all(|(_, previous)| {
-            previous.real_server == with_down(previous.index(), members)
-        })
+        self.changed()
+            .all(|(_, previous)| previous.real_server == with_down(previous.index(), members))
     }
 
     /// What it becomes when `owners` (as many as slots) take over.

@@ -8,7 +8,8 @@
 use std::{cell::RefCell, collections::BTreeMap, net::Ipv4Addr, num::NonZeroU16};
 
 use etherparse::{
-    IpHeaders, IpNumber, LaxNetSlice, LaxSlicedPacket, PacketBuilder, PacketBuilderStep,
+    IpHeaders, IpNumber, LaxNetSlice, LaxSlicedPacket, NetSlice, PacketBuilder, PacketBuilderStep,
+    SlicedPacket, TcpHeader, TransportSlice,
 };
 use lb_daemon::{
     dataplane::{Dataplane, TestRunOutcome},
@@ -24,7 +25,7 @@ use lb_ebpf::{
     flow::FlowKey,
     packet::Packet,
     reset,
-    tracking::Memory,
+    tracking::{Memory, Why},
     verdict::{Action, Verdict},
 };
 use proptest::{
@@ -148,6 +149,180 @@ fn a_new_table_is_taken_into_use_as_a_whole() {
     assert_eq!(program.check(&frame).frame, frame, "no service, no change");
 }
 
+#[test]
+fn in_a_change_every_packet_goes_where_the_host_says_and_is_remembered_alike() {
+    let mut program = Program::load();
+    let mut random = Xorshift(0x7461_6e64_656d);
+    for weights in [[0, 2, 3], [0, 0, 3], [1, 0, 0], [1, 2, 3]] {
+        for (server, weight) in program.desired.services[0].real_servers.iter_mut().zip(weights) {
+            server.weight = weight;
+        }
+        program.install();
+        for _ in 0..20_000 {
+            let port = 1024 + u16::try_from(random.below(3000)).unwrap();
+            let sequence = [0, 1, 1 << 21][random.below(3)];
+            program.check(&tcp_with(port, random.byte(), sequence));
+        }
+        let mut installed = program.installed.clone();
+        let noted = program.kernel.noted(&mut installed).unwrap();
+        let kernel: BTreeMap<_, _> = noted.connections.into_iter().map(timeless).collect();
+        let host = program.host.notes.borrow();
+        assert_eq!(kernel, host.clone().into_iter().map(timeless).collect());
+        assert!(kernel.len() > 100, "{} connections are noted", kernel.len());
+    }
+    program.check_counters();
+}
+
+#[test]
+fn a_drained_real_server_keeps_its_flows_and_gets_no_new_ones() {
+    let mut program = Program::load();
+    let flows: Vec<_> =
+        (1024..3024).map(|port| (port, program.check(&ack(port)).frame[5])).collect();
+    program.desired.services[0].real_servers[2].weight = 0;
+    program.install();
+    for (port, server) in flows {
+        assert_eq!(program.check(&ack(port)).frame[5], server, "port {port}");
+    }
+    for port in 5000..6000 {
+        let server = program.check(&syn(port)).frame[5];
+        assert_ne!(server, 13);
+        assert_eq!(program.check(&ack(port)).frame[5], server);
+    }
+}
+
+#[test]
+fn a_real_server_that_is_gone_has_its_flows_reset_where_the_service_says_so() {
+    for on_down in [OnDown::Rehash, OnDown::Reset] {
+        let mut program = Program::load();
+        let service = &mut program.desired.services[0];
+        service.tracking = service.tracking.map(|it| Tracking { on_down, ..it });
+        program.install();
+        let flows: Vec<_> =
+            (1024..2024).map(|port| (port, program.check(&ack(port)).frame[5])).collect();
+        program.desired.services[0].real_servers.retain(|server| server.address.octets()[3] != 13);
+        program.install();
+        for (port, server) in flows {
+            let outcome = program.check(&ack(port));
+            let resets = server == 13 && on_down == OnDown::Reset;
+            assert_eq!(outcome.frame.len() == usize::from(reset::FRAME_LEN), resets, "port {port}");
+            if resets {
+                judge_reset(&outcome.frame, port);
+            }
+        }
+        program.check_counters();
+    }
+}
+
+#[test]
+fn the_narrowest_service_with_the_port_has_the_packet() {
+    let mut program = Program::load();
+    let port = |port| NonZeroU16::new(port).unwrap();
+    let of = |ports, host| VirtualService {
+        name: format!("{ports:?}"),
+        address: ServiceAddress { vip: VIP.into(), ports },
+        real_servers: vec![RealServer { address: Ipv4Addr::new(10, 77, 0, host), weight: 1 }],
+        ..program.desired.services[0].clone()
+    };
+    let services = [
+        of(Ports::One(port(1000)), 11),
+        of(Ports::Range(port(995), port(1200)), 12),
+        of(Ports::Any, 13),
+    ];
+    program.desired.services = services.to_vec();
+    program.install();
+    for (port, server) in
+        [(1000, 11), (999, 12), (995, 12), (1200, 12), (994, 13), (1201, 13), (1, 13), (65_535, 13)]
+    {
+        assert_eq!(program.check(&tcp(VIP, port)).frame[5], server, "port {port}");
+    }
+    assert_eq!(program.check(&udp(VIP, 1000)).action, XDP_PASS, "another protocol");
+    program.desired.services.truncate(2);
+    program.install();
+    assert_eq!(program.check(&tcp(VIP, 994)).action, XDP_PASS);
+    assert_eq!(program.check(&tcp(VIP, 996)).frame[5], 12);
+}
+
+#[test]
+fn all_flows_of_a_client_have_one_real_server_where_the_source_is_hashed() {
+    let mut program = Program::load();
+    for service in &mut program.desired.services {
+        service.hash = Hash::Source { prefix_len: 24 };
+        service.real_servers.retain(|server| server.address.octets()[3] != 14);
+    }
+    program.desired.services[1].real_servers = program.desired.services[0].real_servers.clone();
+    program.install();
+    let mut seen = BTreeMap::<u8, u32>::new();
+    for network in 0..200 {
+        let from = |host, port| tcp_of([198, 18, network, host], port, VIP, 80);
+        let server = program.check(&from(1, 4000)).frame[5];
+        *seen.entry(server).or_default() += 1;
+        for (host, port) in [(1, 4001), (1, 9), (254, 4000), (0, 77)] {
+            assert_eq!(program.check(&from(host, port)).frame[5], server);
+        }
+        let mut other = Vec::new();
+        let source = [198, 18, network, 3];
+        let builder = PacketBuilder::ethernet2([0xaa; 6], DIRECTOR_MAC).ipv4(source, VIP, 64);
+        builder.udp(5, 53).write(&mut other, b"payload").unwrap();
+        assert_eq!(program.check(&other).frame[5], server, "the other service has the same pool");
+    }
+    assert_eq!(seen.len(), 3, "{seen:?}");
+}
+
+#[test]
+fn what_is_forwarded_is_counted_for_the_service_and_the_real_server() {
+    let mut program = Program::load();
+    let mut bytes = 0;
+    for port in 1024..1124 {
+        for frame in [syn(port), ack(port), ack(port)] {
+            bytes += frame.len() as u64;
+            program.check(&frame);
+        }
+    }
+    let id = program.installed.services.values().map(|service| service.id);
+    let of_services: Vec<_> = id.map(|id| program.kernel.service_counters(id)).collect();
+    let counted = Counters { packets: 300, bytes, new_flows: 100 };
+    assert!(of_services.contains(&counted), "{of_services:?}");
+    for (&index, counted) in program.host.counted.borrow().iter() {
+        assert_eq!(program.kernel.real_server_counters(index), *counted);
+    }
+}
+
+#[test]
+fn an_explanation_is_what_a_packet_meets_and_touches_nothing() {
+    let mut program = Program::load();
+    for server in &mut program.desired.services[0].real_servers {
+        server.weight = 1 - server.weight.min(1);
+    }
+    program.desired.services[0].real_servers[0].weight = 1;
+    program.install();
+    for (port, kind) in
+        (1024..1324).zip([Why::Opening, Why::Noted, Why::Previous].into_iter().cycle())
+    {
+        let frame = match kind {
+            Why::Opening => syn(port),
+            Why::Noted => {
+                program.check(&syn(port));
+                ack(port)
+            }
+            Why::Previous | Why::Steady | Why::Rehashed | Why::Reset | Why::Overflow => ack(port),
+        };
+        let verdicts = program.kernel.verdicts();
+        let noted = program.kernel.noted(&mut program.installed.clone()).unwrap();
+        let first = program.kernel.explain(&frame, LOOPBACK).unwrap();
+        assert_eq!(program.kernel.explain(&frame, LOOPBACK).unwrap(), first);
+        assert_eq!(program.kernel.verdicts(), verdicts);
+        let after = program.kernel.noted(&mut program.installed.clone()).unwrap();
+        assert_eq!((after.connections, after.openings), (noted.connections, noted.openings));
+        let explained = Verdict::ALL[usize::from(first.verdict)];
+        let outcome = program.check(&frame);
+        assert_eq!(explained == Verdict::Forwarded, outcome.action == 3);
+        if explained == Verdict::Forwarded {
+            let server = program.installed.real_servers[&first.real_server];
+            assert_eq!(outcome.frame[..6], server.destination_mac, "{first:?}");
+        }
+    }
+}
+
 /// The program in the kernel, and what its maps are to hold.
 struct Program {
     kernel: Dataplane,
@@ -227,7 +402,10 @@ impl Program {
         assert_eq!(outcome.frame, expected, "{verdict:?}: {frame:02x?}");
         if outcome.frame != frame && verdict == Verdict::Forwarded {
             assert_eq!(outcome.frame[12..], frame[12..], "only MAC addresses change: {frame:02x?}");
-            assert!(is_of_a_service(frame), "changed, and of no service: {frame:02x?}");
+            assert!(
+                is_of_a_service(frame, &self.desired.services),
+                "changed, and of no service: {frame:02x?}"
+            );
         }
         outcome
     }
@@ -241,20 +419,26 @@ impl Program {
     }
 }
 
-/// Whether etherparse takes a frame for a packet to one of the services of [`Program::load`], at
-/// the MAC address of the director.
+/// Whether etherparse takes a frame for a packet to one of the services, at the MAC address of the
+/// director.
 ///
 /// Laxly: a director needs no more of a packet than its ports, as the end may be cut off.
-fn is_of_a_service(frame: &[u8]) -> bool {
+fn is_of_a_service(frame: &[u8], services: &[VirtualService]) -> bool {
     let Ok(packet) = LaxSlicedPacket::from_ethernet(frame) else { return false };
     let Some(LaxNetSlice::Ipv4(ip)) = packet.net else { return false };
     let payload = ip.payload();
     let Some(port) = payload.payload.get(2..4) else { return false };
-    let service =
-        (ip.header().destination(), payload.ip_number, u16::from_be_bytes([port[0], port[1]]));
-    frame[..6] == DIRECTOR_MAC
-        && !payload.fragmented
-        && [(VIP, IpNumber::TCP, 80), (VIP, IpNumber::UDP, 53)].contains(&service)
+    let port = u16::from_be_bytes([port[0], port[1]]);
+    let protocol = |service: &VirtualService| match service.protocol {
+        Protocol::Tcp => IpNumber::TCP,
+        Protocol::Udp => IpNumber::UDP,
+    };
+    let is_its = |service: &VirtualService| {
+        service.address.vip.octets() == ip.header().destination()
+            && service.address.contains(port)
+            && protocol(service) == payload.ip_number
+    };
+    frame[..6] == DIRECTOR_MAC && !payload.fragmented && services.iter().any(is_its)
 }
 
 /// The maps on the host, changed by the operations that change the kernel's.
@@ -447,6 +631,54 @@ fn tcp_from(source_port: u16, to: [u8; 4], port: u16) -> Vec<u8> {
     let mut frame = Vec::new();
     ipv4(to).tcp(source_port, port, 7, 512).write(&mut frame, b"payload").unwrap();
     frame
+}
+
+fn tcp_of(from: [u8; 4], source_port: u16, to: [u8; 4], port: u16) -> Vec<u8> {
+    let mut frame = Vec::new();
+    let builder = PacketBuilder::ethernet2([0xaa; 6], DIRECTOR_MAC).ipv4(from, to, 64);
+    builder.tcp(source_port, port, 7, 512).ack(1).write(&mut frame, b"payload").unwrap();
+    frame
+}
+
+fn syn(source_port: u16) -> Vec<u8> {
+    tcp_with(source_port, 2, 1000)
+}
+
+/// What follows [`syn`].
+fn ack(source_port: u16) -> Vec<u8> {
+    tcp_with(source_port, 16, 1001)
+}
+
+fn tcp_with(source_port: u16, flags: u8, sequence: u32) -> Vec<u8> {
+    let mut header = TcpHeader::new(source_port, 80, sequence, 512);
+    header.acknowledgment_number = 0x0102_0304;
+    (header.fin, header.syn, header.rst) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0);
+    (header.psh, header.ack) = (flags & 8 != 0, flags & 16 != 0);
+    let mut frame = Vec::new();
+    ipv4(VIP).tcp_header(header).write(&mut frame, b"payload").unwrap();
+    frame
+}
+
+/// As the client's TCP reads it (RFC 9293 §3.10.7, RFC 5961 §3).
+fn judge_reset(frame: &[u8], source_port: u16) {
+    let packet = SlicedPacket::from_ethernet(frame).unwrap();
+    let (Some(NetSlice::Ipv4(ip)), Some(TransportSlice::Tcp(tcp))) = (packet.net, packet.transport)
+    else {
+        panic!("not TCP over IPv4: {frame:02x?}");
+    };
+    let header = ip.header().to_header();
+    assert_eq!(header.header_checksum, header.calc_header_checksum());
+    assert_eq!((header.source, header.destination), (VIP, [192, 0, 2, 1]));
+    let tcp_header = tcp.to_header();
+    assert_eq!(tcp_header.checksum, tcp_header.calc_checksum_ipv4(&header, &[]).unwrap());
+    assert_eq!((tcp.source_port(), tcp.destination_port()), (80, source_port));
+    assert!(tcp.rst() && !tcp.ack() && !tcp.syn() && !tcp.fin());
+    assert_eq!(tcp.sequence_number(), 0x0102_0304, "what the client expects next");
+}
+
+/// The clocks of kernel and host differ.
+fn timeless((key, note): (FlowKey, Note)) -> (FlowKey, Note) {
+    (key, Note { seen: 0, ..note })
 }
 
 fn udp(to: [u8; 4], port: u16) -> Vec<u8> {

@@ -90,11 +90,11 @@ impl Capacity {
         let room = |used: usize, least: usize, most: usize| {
             (2 * used).next_power_of_two().clamp(least, most)
         };
-        let services = room(config.virtual_services.len(), 256, MAX_SERVICES);
+        let services = room(config.virtual_services.len(), 1_024, MAX_SERVICES);
         Self {
             services,
             tables: 2 * services,
-            real_servers: room(config.real_server_addresses().len(), 512, MAX_REAL_SERVERS),
+            real_servers: room(config.real_server_addresses().len(), 2_048, MAX_REAL_SERVERS),
             notes: config.director.flow_table_size as usize,
         }
     }
@@ -166,7 +166,10 @@ pub enum MapOp {
 
 /// A configuration that is larger than the maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("more {what} than the datapath holds ({limit})")]
+#[error(
+    "more {what} than the datapath holds ({limit}); its maps are made for twice as many as the \
+     configuration has when lbd starts without a datapath to adopt"
+)]
 pub struct TooMany {
     pub what: &'static str,
     pub limit: usize,

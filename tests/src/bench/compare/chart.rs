@@ -12,6 +12,9 @@ const OTHERS: RGBColor = RGBColor(0x9a, 0xa5, 0xb1);
 
 type Failure<DB> = DrawingAreaErrorKind<<DB as DrawingBackend>::ErrorType>;
 
+/// A heading, and what is drawn below it.
+type Column = (&'static str, fn(&System) -> Option<Spread>);
+
 /// The chart, as the text of an SVG file.
 pub fn draw(comparison: &Comparison) -> anyhow::Result<String> {
     let mut svg = String::new();
@@ -24,7 +27,7 @@ fn draw_to<DB: DrawingBackend>(comparison: &Comparison, backend: DB) -> Result<(
     let area = backend.into_drawing_area();
     area.fill(&WHITE)?;
     let halves = area.split_evenly((1, 2));
-    let columns: [(&str, fn(&System) -> Option<Spread>); 2] = [
+    let columns: [Column; 2] = [
         ("CPU ns per packet (less is better)", |system| system.cpu_ns_per_packet),
         ("TCP connections per second (more is better)", |system| system.connections_per_second),
     ];

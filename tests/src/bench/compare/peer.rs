@@ -16,7 +16,7 @@ use nix::{
 
 use crate::{
     interrupt::wait_for,
-    lab::{Host, PORT, REAL_SERVERS, VIP},
+    lab::{Host, POOL, PORT, VIP},
     netns::Netns,
 };
 
@@ -38,10 +38,10 @@ pub(super) fn remove_dnat(netns: &Netns) -> anyhow::Result<()> {
 /// The rule that spreads connections to the VIP over the real servers.
 pub(super) fn spread_rule() -> String {
     let map: Vec<_> =
-        (0..).zip(REAL_SERVERS).map(|(index, server)| format!("{index} : {server}")).collect();
+        (0..).zip(POOL).map(|(index, server)| format!("{index} : {server}")).collect();
     format!(
         "ip daddr {VIP} tcp dport {PORT} dnat to numgen inc mod {} map {{ {} }}",
-        REAL_SERVERS.len(),
+        POOL.len(),
         map.join(", ")
     )
 }
@@ -123,7 +123,7 @@ pub(super) fn end(child: &mut Child) {
 }
 
 fn lines(line: impl Fn(Ipv4Addr) -> String) -> String {
-    REAL_SERVERS.into_iter().map(line).collect()
+    POOL.into_iter().map(line).collect()
 }
 
 fn written(dir: &Path, name: &str, text: &str) -> anyhow::Result<std::path::PathBuf> {
