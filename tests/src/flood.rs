@@ -1,8 +1,13 @@
 //! Packets of an attacker: from sources that do not exist, for no connection that anybody has.
 
-use std::{net::Ipv4Addr, ops::Range, thread::JoinHandle, time::Instant};
+use std::{
+    net::Ipv4Addr,
+    ops::Range,
+    thread::{self, JoinHandle},
+    time::Instant,
+};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use etherparse::{PacketBuilder, PacketBuilderStep, TcpHeader};
 
 use crate::{
@@ -90,7 +95,13 @@ pub fn send(
             if number % 4_096 == 0 {
                 interrupt::check()?;
             }
-            sender.send(&packets.frame(number, to)?)?;
+            let frame = packets.frame(number, to)?;
+            while let Err(error) = sender.send(&frame) {
+                // The real servers are behind: a flood goes as fast as they take it.
+                ensure!(error == nix::Error::ENOBUFS, "send a frame: {error}");
+                interrupt::check()?;
+                thread::yield_now();
+            }
         }
         Ok(count)
     })
