@@ -24,19 +24,26 @@ fn draw_to<DB: DrawingBackend>(comparison: &Comparison, backend: DB) -> Result<(
     let area = backend.into_drawing_area();
     area.fill(&WHITE)?;
     let halves = area.split_evenly((1, 2));
-    let columns: [(&str, fn(&System) -> Option<Spread>); 2] = [
-        ("CPU ns per packet (less is better)", |system| system.cpu_ns_per_packet),
-        ("TCP connections per second (more is better)", |system| system.connections_per_second),
+    let (packets, connections) = (
+        bars(comparison, |system| system.cpu_ns_per_packet),
+        bars(comparison, |system| system.connections_per_second),
+    );
+    let panels = [
+        ("CPU ns per packet (less is better)", packets),
+        ("TCP connections per second (more is better)", connections),
     ];
-    for (half, (caption, of)) in halves.iter().zip(columns) {
-        let bars: Vec<_> = comparison
-            .systems
-            .iter()
-            .filter_map(|system| Some((system.name, of(system)?)))
-            .collect();
-        panel(half, caption, &bars)?;
+    for (half, (caption, bars)) in halves.iter().zip(&panels) {
+        panel(half, caption, bars)?;
     }
     area.present()
+}
+
+/// Those systems that have the figure.
+fn bars(
+    comparison: &Comparison,
+    figure: impl Fn(&System) -> Option<Spread>,
+) -> Vec<(&'static str, Spread)> {
+    comparison.systems.iter().filter_map(|one| Some((one.name, figure(one)?))).collect()
 }
 
 fn panel<DB: DrawingBackend>(
