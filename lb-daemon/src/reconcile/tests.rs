@@ -366,12 +366,18 @@ fn more_than_the_maps_hold_is_refused() {
     };
     let capacity = Capacity { services: 2, tables: 4, real_servers: 3, notes: 1 };
     let three = desired((1..4).map(|port| service("", port, &[])));
-    assert!(refused(&three, capacity).starts_with("more virtual services than the datapath holds (2)"));
+    assert!(
+        refused(&three, capacity).starts_with("more virtual services than the datapath holds (2)")
+    );
     let servers = desired([service("", 1, &[(1, 1), (2, 1), (3, 1), (4, 1)])]);
-    assert!(refused(&servers, capacity).starts_with("more real servers than the datapath holds (3)"));
+    assert!(
+        refused(&servers, capacity).starts_with("more real servers than the datapath holds (3)")
+    );
     let tables = desired([service("", 1, &[(1, 1)]), service("", 2, &[(2, 1)])]);
     let capacity = Capacity { tables: 1, ..capacity };
-    assert!(refused(&tables, capacity).starts_with("more Maglev tables than the datapath holds (1)"));
+    assert!(
+        refused(&tables, capacity).starts_with("more Maglev tables than the datapath holds (1)")
+    );
 }
 
 /// Of a datapath without notes, when nobody cares what time it is.

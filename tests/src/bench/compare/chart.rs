@@ -12,9 +12,6 @@ const OTHERS: RGBColor = RGBColor(0x9a, 0xa5, 0xb1);
 
 type Failure<DB> = DrawingAreaErrorKind<<DB as DrawingBackend>::ErrorType>;
 
-/// A heading, and what is drawn below it.
-type Column = (&'static str, fn(&System) -> Option<Spread>);
-
 /// The chart, as the text of an SVG file.
 pub fn draw(comparison: &Comparison) -> anyhow::Result<String> {
     let mut svg = String::new();
@@ -27,19 +24,26 @@ fn draw_to<DB: DrawingBackend>(comparison: &Comparison, backend: DB) -> Result<(
     let area = backend.into_drawing_area();
     area.fill(&WHITE)?;
     let halves = area.split_evenly((1, 2));
-    let columns: [Column; 2] = [
-        ("CPU ns per packet (less is better)", |system| system.cpu_ns_per_packet),
-        ("TCP connections per second (more is better)", |system| system.connections_per_second),
+    let (packets, connections) = (
+        bars(comparison, |system| system.cpu_ns_per_packet),
+        bars(comparison, |system| system.connections_per_second),
+    );
+    let panels = [
+        ("CPU ns per packet (less is better)", packets),
+        ("TCP connections per second (more is better)", connections),
     ];
-    for (half, (caption, of)) in halves.iter().zip(columns) {
-        let bars: Vec<_> = comparison
-            .systems
-            .iter()
-            .filter_map(|system| Some((system.name, of(system)?)))
-            .collect();
-        panel(half, caption, &bars)?;
+    for (half, (caption, bars)) in halves.iter().zip(&panels) {
+        panel(half, caption, bars)?;
     }
     area.present()
+}
+
+/// Those systems that have the figure.
+fn bars(
+    comparison: &Comparison,
+    figure: impl Fn(&System) -> Option<Spread>,
+) -> Vec<(&'static str, Spread)> {
+    comparison.systems.iter().filter_map(|one| Some((one.name, figure(one)?))).collect()
 }
 
 fn panel<DB: DrawingBackend>(
