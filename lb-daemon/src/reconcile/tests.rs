@@ -118,11 +118,18 @@ fn a_thousand_services_over_one_pool_have_one_table() {
     let mut reversed = pool.clone();
     reversed.reverse();
     let services = |odd: &[(u8, u16)]| {
-        let order = |port| if port == 700 { odd } else if port % 2 == 0 { &pool } else { &reversed };
+        let order = |port| {
+            if port == 700 {
+                odd
+            } else if port % 2 == 0 {
+                &pool
+            } else {
+                &reversed
+            }
+        };
         desired((1..=1000).map(|port| service(&port.to_string(), port, order(port))))
     };
-    let (ops, installed) =
-        reconcile(&services(&pool), &Installed::default(), &NOTHING).unwrap();
+    let (ops, installed) = reconcile(&services(&pool), &Installed::default(), &NOTHING).unwrap();
     assert_eq!(tables(&ops), 1);
     assert_eq!(installed.tables.len(), 1);
 
@@ -175,10 +182,8 @@ fn a_table_is_written_into_a_spare_of_its_size() {
 
 #[test]
 fn a_service_keeps_its_number_and_a_number_that_is_noted_is_not_given_away() {
-    let installed = install(&desired([
-        service("web", 80, &[(11, 1)]),
-        service("api", 81, &[(11, 1)]),
-    ]));
+    let installed =
+        install(&desired([service("web", 80, &[(11, 1)]), service("api", 81, &[(11, 1)])]));
     let numbers = |installed: &Installed| -> Vec<u32> {
         installed.services.values().map(|service| service.id).collect()
     };
@@ -324,12 +329,9 @@ fn a_service_hashes_and_resets_as_it_says() {
     };
     let web = || service("web", 80, &[(11, 1)]);
     assert_eq!(flags(web()), ([0; 4], 0));
-    for (prefix_len, mask) in [
-        (1, [0x80, 0, 0, 0]),
-        (20, [255, 255, 240, 0]),
-        (24, [255, 255, 255, 0]),
-        (32, [255; 4]),
-    ] {
+    for (prefix_len, mask) in
+        [(1, [0x80, 0, 0, 0]), (20, [255, 255, 240, 0]), (24, [255, 255, 255, 0]), (32, [255; 4])]
+    {
         let hash = Hash::Source { prefix_len };
         assert_eq!(flags(VirtualService { hash, ..web() }).0, mask, "/{prefix_len}");
     }
@@ -364,10 +366,7 @@ fn more_than_the_maps_hold_is_refused() {
     };
     let capacity = Capacity { services: 2, tables: 4, real_servers: 3, notes: 1 };
     let three = desired((1..4).map(|port| service("", port, &[])));
-    assert_eq!(
-        refused(&three, capacity),
-        "more virtual services than the datapath holds (2)"
-    );
+    assert_eq!(refused(&three, capacity), "more virtual services than the datapath holds (2)");
     let servers = desired([service("", 1, &[(1, 1), (2, 1), (3, 1), (4, 1)])]);
     assert_eq!(refused(&servers, capacity), "more real servers than the datapath holds (3)");
     let tables = desired([service("", 1, &[(1, 1)]), service("", 2, &[(2, 1)])]);

@@ -68,7 +68,10 @@ struct Flow {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {
     /// Since the first SYN, and whether the pool has changed meanwhile.
-    Opening { since: Seconds, changed: bool },
+    Opening {
+        since: Seconds,
+        changed: bool,
+    },
     Established,
     Closing,
 }
