@@ -22,8 +22,9 @@ pub fn age(desired: &Desired, installed: &Installed, noted: &Noted) -> (Vec<MapO
     let retentions = retentions(desired, installed);
     // A note that the table of before made while a change came is put right here.
     plan.mark_notes(&members(desired, &indexes));
-    let exceptions = plan.age_notes(&retentions);
+    let exceptions = plan.exceptions(&retentions);
     plan.age_tables(&retentions, &exceptions);
+    plan.delete_notes(&retentions);
     plan.merge_tables();
     plan.delete_tables();
     let wanted = desired.services.iter().flat_map(|service| &service.real_servers);
@@ -48,31 +49,48 @@ fn retentions(desired: &Desired, installed: &Installed) -> BTreeMap<u32, Retenti
 }
 
 impl Plan<'_> {
-    /// Deletes the notes that have had their time, and returns the others.
-    fn age_notes(&mut self, retentions: &BTreeMap<u32, Retention>) -> Exceptions {
-        let tables: BTreeMap<u32, u32> =
-            self.next.services.values().map(|service| (service.id, service.table)).collect();
+    /// The notes that have not had their time.
+    fn exceptions(&self, retentions: &BTreeMap<u32, Retention>) -> Exceptions {
         let mut exceptions = Exceptions::new();
-        for (key, note) in &self.noted.connections {
-            // Of a service that is no more; deleted already.
-            let Some(&table) = tables.get(&note.service) else { continue };
-            if self.is_due(table, note, retentions) {
-                self.ops.push(MapOp::DeleteNote { key: *key });
-            } else {
-                let of_table = exceptions.entry(table).or_default();
-                of_table.entry(note.slot).or_default().insert(note.real_server);
-            }
-        }
-        for (key, note) in &self.noted.openings {
-            let Some(&table) = tables.get(&note.service) else { continue };
-            if has_given_up(note, self.noted.now) || self.is_due(table, note, retentions) {
-                self.ops.push(MapOp::DeleteOpening { key: *key });
-            } else {
+        let tables = self.tables_by_id();
+        let connections = self.noted.connections.iter().map(|(_, note)| (note, false));
+        let openings = self.noted.openings.iter().map(|(_, note)| (note, true));
+        for (note, opening) in connections.chain(openings) {
+            if let Some(&table) = tables.get(&note.service)
+                && !self.is_due(table, note, retentions)
+                && !(opening && has_given_up(note, self.noted.now))
+            {
                 let of_table = exceptions.entry(table).or_default();
                 of_table.entry(note.slot).or_default().insert(note.real_server);
             }
         }
         exceptions
+    }
+
+    /// Deletes the other notes, and those of slots that have just become steady: the slots come
+    /// first, and when they change again, no note tells of flows that ended meanwhile.
+    fn delete_notes(&mut self, retentions: &BTreeMap<u32, Retention>) {
+        let tables = self.tables_by_id();
+        let noted = self.noted;
+        // Those of services that are no more are deleted already.
+        for (key, note) in &noted.connections {
+            if let Some(&table) = tables.get(&note.service)
+                && self.is_due(table, note, retentions)
+            {
+                self.ops.push(MapOp::DeleteNote { key: *key });
+            }
+        }
+        for (key, note) in &noted.openings {
+            if let Some(&table) = tables.get(&note.service)
+                && (has_given_up(note, noted.now) || self.is_due(table, note, retentions))
+            {
+                self.ops.push(MapOp::DeleteOpening { key: *key });
+            }
+        }
+    }
+
+    fn tables_by_id(&self) -> BTreeMap<u32, u32> {
+        self.next.services.values().map(|service| (service.id, service.table)).collect()
     }
 
     /// Whether a note is not needed any more: the slot is steady, or the flow counts as gone.
