@@ -134,7 +134,7 @@ fn adopted_it_is_what_it_was_and_steady_if_no_slot_is_marked() {
 #[test]
 fn a_note_has_had_its_time_when_its_flow_is_idle_closed_drained_or_down() {
     let check = |state, seen, owns, changed, want: Seconds| {
-        let note = Note { real_server: A, state, seen, service: 0, slot: 0 };
+        let note = Note { real_server: A, state, seen, service: 0, slot: 0, sequence: 0, zero: 0 };
         let gone = |now| RETENTION.has_gone(&note, owns, changed, now);
         let at = (seen..).find(|&now| gone(now)).unwrap();
         assert_eq!(at - seen, want, "state {state}, owns {owns}, changed {changed}");
@@ -146,7 +146,8 @@ fn a_note_has_had_its_time_when_its_flow_is_idle_closed_drained_or_down() {
     check(0, T0 + DRAIN - 7, false, T0, 7);
     check(0, T0 + DRAIN - 7, true, T0, IDLE);
 
-    let opening = Note { real_server: A, state: 0, seen: T0, service: 0, slot: 0 };
+    let opening =
+        Note { real_server: A, state: 0, seen: T0, service: 0, slot: 0, sequence: 0, zero: 0 };
     assert!(!has_given_up(&opening, T0 + OPENING_RETENTION - 1));
     assert!(has_given_up(&opening, T0 + OPENING_RETENTION));
     assert!(!has_given_up(&opening, T0 - 1), "noted while the notes were read");
