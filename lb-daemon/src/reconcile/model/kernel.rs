@@ -59,7 +59,9 @@ impl Kernel {
         let sequence = u32::from(phase != Phase::Opening);
         let arrival = Arrival { key, phase, sequence, service, slot, owner };
         let choice = arrival.choose(self);
-        let to = (choice.real_server != EMPTY).then(|| {
+        // A reset goes back to the client.
+        let sent = choice.real_server != EMPTY && choice.why != Why::Reset;
+        let to = sent.then(|| {
             let server = self.real_servers.get(&choice.real_server);
             server.unwrap_or_else(|| panic!("{choice:?} of no real server")).address.into()
         });

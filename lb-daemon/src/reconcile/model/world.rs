@@ -230,8 +230,9 @@ impl World {
         if flow.gone.is_some() {
             assert_ne!(outcome.to, Some(flow.server), "deleted: {flow:?}: {outcome:?}");
             if flow.is_promised {
-                let why = if flow.service == 0 { Why::Rehashed } else { Why::Reset };
-                assert_eq!(outcome, Outcome { to: owner, why }, "{flow:?}");
+                let (to, why) =
+                    if flow.service == 0 { (owner, Why::Rehashed) } else { (None, Why::Reset) };
+                assert_eq!(outcome, Outcome { to, why }, "{flow:?}");
             }
             return;
         }
