@@ -1,6 +1,5 @@
 //! The bench measures what it says: every repeat meets a restored packet of the next flow. Needs
 //! root.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::time::Duration;
 

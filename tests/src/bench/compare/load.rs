@@ -72,8 +72,6 @@ impl Servers {
         for host in hosts {
             let listener = host.netns.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)))?;
             let listener = listener.with_context(|| format!("listen on {}", host.name))?;
-            // Two threads may hear of the same connection.
-            listener.set_nonblocking(true)?;
             for _ in 0..ACCEPTORS {
                 let (listener, stop) = (listener.try_clone()?, Arc::clone(&stop));
                 servers.acceptors.push(thread::spawn(move || accept(&listener, &stop)));
@@ -93,6 +91,8 @@ impl Drop for Servers {
 }
 
 fn accept(listener: &TcpListener, stop: &AtomicBool) -> anyhow::Result<()> {
+    // Two threads may hear of the same connection.
+    listener.set_nonblocking(true)?;
     while !stop.load(Ordering::Relaxed) {
         let mut ready = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
         poll(&mut ready, PollTimeout::from(IDLE_MS))?;
