@@ -19,6 +19,7 @@ mod measure;
 mod report;
 mod speed;
 mod table;
+mod tables;
 
 pub use bar::Bar;
 pub use case::{Case, cases};
@@ -26,3 +27,4 @@ pub use chart::draw;
 pub use measure::{Plan, Progress, run};
 pub use report::{CaseReport, Report};
 pub use table::describe;
+pub use tables::{TableReport, measure as measure_tables};

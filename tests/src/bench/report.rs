@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::{
     bar::{Bar, bars},
     case::{Case, Subject},
+    tables::TableReport,
 };
 use crate::report::Verdict;
 
@@ -19,6 +20,9 @@ pub struct Report {
     /// `gross_ns_*`.
     pub entry_ns: f64,
     pub cases: Vec<CaseReport>,
+    /// What the daemon's part costs, where that was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tables: Option<TableReport>,
     pub bars: Vec<Bar>,
     pub verdict: Verdict,
 }
@@ -80,6 +84,7 @@ impl Report {
             insns_unit: "BPF instructions after the verifier, before the JIT (xlated)",
             entry_ns: tenth(entry(1)?),
             cases,
+            tables: None,
             bars,
             verdict: if passed { Verdict::Pass } else { Verdict::Fail },
         })

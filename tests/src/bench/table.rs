@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::report::{CaseReport, Report};
+use super::{
+    report::{CaseReport, Report},
+    tables,
+};
 
 /// The table, what it means, and the bars.
 pub fn describe(report: &Report) -> String {
@@ -42,6 +45,7 @@ pub fn describe(report: &Report) -> String {
         let verdict = bar.verdict.as_str();
         let _ = writeln!(text, "{:<48}{:>8.2}{:>10.1}   {verdict}", bar.what, bar.ratio, bar.limit);
     }
+    text.extend(report.tables.as_ref().map(tables::describe));
     text
 }
 

@@ -79,7 +79,11 @@ fn measure(arguments: &Arguments) -> anyhow::Result<Verdict> {
     interrupt::catch()?;
     let plan = if arguments.quick { Plan::QUICK } else { Plan::FULL };
     let bar = Bar::new();
-    let report = bench::run(plan, &bar);
+    let report = bench::run(plan, &bar).and_then(|mut report| {
+        bench::Progress::step(&bar, "tables");
+        report.tables = Some(bench::measure_tables()?);
+        Ok(report)
+    });
     bar.0.finish_and_clear();
     let report = report?;
     show(arguments, &bench::describe(&report))?;
