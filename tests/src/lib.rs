@@ -20,6 +20,7 @@ pub mod payload;
 pub mod performance;
 pub mod probe;
 pub mod promise;
+pub mod random_pool;
 pub mod real_server;
 pub mod report;
 pub mod scenario;

@@ -19,16 +19,18 @@ use tokio::{
 };
 
 use crate::{
-    connection::{Failure, Plan, Progress, Silence, carry, open},
+    connection::{Failure, Plan, Progress, carry, open},
     director::READY_LIMIT,
     interrupt::wait_for,
     lab::{Host, Lab, TARGET},
 };
 
 mod outcome;
+mod shape;
 
 use outcome::Outcome;
 pub use outcome::{Life, LoadReport};
+pub use shape::Shape;
 
 /// A new connection that has not done its job after this has failed: three lost SYNs.
 const NEW_LIMIT: Duration = Duration::from_secs(10);
@@ -37,33 +39,6 @@ const FINISH_LIMIT: Duration = Duration::from_secs(15);
 /// Half of the connections upload much and download little, half the other way.
 const HEAVY: usize = 2_000;
 const LIGHT: usize = 100;
-
-/// What a load is made of.
-#[derive(Clone, Copy, Debug)]
-pub struct Shape {
-    /// Long-lived connections, all open at once.
-    pub connections: usize,
-    /// Between two blocks of a long-lived connection, in each direction.
-    pub pace: Duration,
-    /// Of how many long-lived connections one is silent from time to time, and how.
-    pub silent: Option<(usize, Silence)>,
-    /// Whether another long-lived connection takes the place of one that breaks.
-    pub replace_broken: bool,
-    /// Between two new connections, which end as soon as they have carried something.
-    pub new_every: Duration,
-}
-
-impl Shape {
-    pub const fn new(connections: usize) -> Self {
-        Self {
-            connections,
-            pace: Duration::from_millis(100),
-            silent: None,
-            replace_broken: false,
-            new_every: Duration::from_millis(10),
-        }
-    }
-}
 
 /// The traffic, in a thread of its own in the client's namespace.
 pub struct Load {

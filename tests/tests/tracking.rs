@@ -15,6 +15,7 @@ use tests::{
     interrupt::{observe, wait_for},
     lab::{Lab, POOL, PORT, SPARE},
     promise::{Deletion, violations},
+    random_pool::RandomPool,
     real_server::RealServer,
     tcp_counters::TcpCounters,
     traffic::{Life, Load, LoadReport, Shape},
@@ -182,7 +183,7 @@ impl Changes {
         let shape = speaking_and_silent(self.connections, self.silent_secs);
         let load = Load::established_as(&lab, Shape { replace_broken: true, ..shape }).unwrap();
 
-        let mut pool = Pool(POOL.map(|address| (address, 1)).to_vec());
+        let mut pool = RandomPool::new();
         let (begin, mut deletions, mut edits) = (SystemTime::now(), Vec::new(), 0);
         while begin.elapsed().unwrap() < self.lasting {
             let edit = pool.change(&mut draw, with_deletions);
@@ -208,38 +209,6 @@ impl Changes {
         assert_kept(&report, &deletions, silence + Duration::from_secs(2));
         if !with_deletions {
             report.ensure_unbroken().unwrap();
-        }
-    }
-}
-
-/// The weights of the real servers that are configured; a drained one has 0.
-struct Pool(Vec<(Ipv4Addr, u16)>);
-
-impl Pool {
-    /// The next change; one real server always takes new connections.
-    fn change(&mut self, draw: &mut Draw, with_deletions: bool) -> Edit {
-        loop {
-            let real_server = [POOL[0], POOL[1], POOL[2], SPARE][usize::from(draw.below(4))];
-            let at = self.0.iter().position(|(address, _)| *address == real_server);
-            let drawn = draw.below(6);
-            let edit = match (at, drawn) {
-                (None, _) => Edit::Add { real_server, weight: 1 + draw.below(3) },
-                (Some(_), 0) if with_deletions => Edit::Delete { real_server },
-                (Some(_), 0..3) => Edit::SetWeight { real_server, weight: 0 },
-                (Some(_), _) => Edit::SetWeight { real_server, weight: 1 + draw.below(5) },
-            };
-            let mut after = self.0.clone();
-            after.retain(|(address, _)| *address != real_server);
-            match edit {
-                Edit::Add { weight, .. } | Edit::SetWeight { weight, .. } => {
-                    after.push((real_server, weight));
-                }
-                Edit::Delete { .. } => {}
-            }
-            if after.iter().any(|(_, weight)| *weight > 0) {
-                self.0 = after;
-                return edit;
-            }
         }
     }
 }

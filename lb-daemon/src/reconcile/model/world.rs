@@ -250,11 +250,9 @@ impl World {
         if flow.gone.is_some() {
             assert_ne!(outcome.to, Some(flow.server), "deleted: {flow:?}: {outcome:?}");
             if flow.is_promised {
-                let expected = match flow.service {
-                    0 => Outcome { to: owner, why: Why::Rehashed },
-                    1.. => Outcome { to: None, why: Why::Reset },
-                };
-                assert_eq!(outcome, expected, "{flow:?}");
+                let (to, why) =
+                    if flow.service == 0 { (owner, Why::Rehashed) } else { (None, Why::Reset) };
+                assert_eq!(outcome, Outcome { to, why }, "{flow:?}");
             }
             return;
         }
