@@ -33,6 +33,8 @@ enum Step {
     /// A client uses the port of a flow that it has closed again.
     Reopen(usize),
     Vanish(usize),
+    /// Somebody else sends a SYN with the addresses and ports of a flow.
+    Impostor(usize),
     /// Of as many sources as packets.
     SynFlood(u16),
     SpoofedData(u16),
@@ -104,6 +106,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => flow().prop_map(Step::Close),
         1 => flow().prop_map(Step::Reopen),
         1 => flow().prop_map(Step::Vanish),
+        2 => flow().prop_map(Step::Impostor),
         1 => (1..20_u16).prop_map(Step::SynFlood),
         1 => (1..20_u16).prop_map(Step::SpoofedData),
     ]

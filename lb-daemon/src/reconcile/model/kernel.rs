@@ -42,6 +42,7 @@ pub(super) struct Kernel {
 /// Where a packet went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Outcome {
+    /// `None`: nowhere, or back.
     pub(super) to: Option<Ipv4Addr>,
     pub(super) why: Why,
 }
@@ -52,19 +53,24 @@ impl Kernel {
     }
 
     /// As [`lb_ebpf::director::handle`] does.
-    pub(super) fn packet(&self, service: ServiceKey, key: &FlowKey, phase: Phase) -> Outcome {
+    pub(super) fn packet(
+        &self,
+        service: ServiceKey,
+        key: &FlowKey,
+        phase: Phase,
+        sequence: u32,
+    ) -> Outcome {
         let service = &self.services[&service];
         let slot = hash::slot(hash::flow(key), service.table_size);
         let owner = self.tables[&service.table][slot as usize];
-        let sequence = u32::from(phase != Phase::Opening);
         let arrival = Arrival { key, phase, sequence, service, slot, owner };
         let choice = arrival.choose(self);
-        // A reset goes back to the client.
-        let sent = choice.real_server != EMPTY && choice.why != Why::Reset;
-        let to = sent.then(|| {
+        let server = (choice.real_server != EMPTY).then(|| {
             let server = self.real_servers.get(&choice.real_server);
             server.unwrap_or_else(|| panic!("{choice:?} of no real server")).address.into()
         });
+        // A reset is answered in the place of a real server, and goes to none.
+        let to = server.filter(|_| choice.why != Why::Reset);
         Outcome { to, why: choice.why }
     }
 

@@ -41,6 +41,8 @@ pub(super) struct World {
     owners: [Vec<Option<Ipv4Addr>>; 2],
     flows: Vec<Flow>,
     clients: u32,
+    /// The initial sequence number of the last client.
+    sequence: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -48,6 +50,8 @@ struct Flow {
     service: usize,
     key: FlowKey,
     slot: usize,
+    /// Of its SYN.
+    sequence: u32,
     state: State,
     /// That it began with.
     server: Ipv4Addr,
@@ -102,6 +106,7 @@ impl World {
             owners: [vec![], vec![]],
             flows: Vec::new(),
             clients: 0,
+            sequence: 0,
         };
         world.reconcile(None);
         world
@@ -124,7 +129,8 @@ impl World {
             Step::Wait(seconds) => self.wait(*seconds),
             Step::Open(service) => {
                 let key = self.stranger(*service);
-                self.begin(*service, key);
+                let sequence = self.new_sequence();
+                self.begin(*service, key, sequence);
             }
             Step::RepeatSyn(flow) => self.with(*flow, Self::repeat_syn),
             Step::Talk(flow) => self.with(*flow, |world, flow| world.send(flow, Phase::Middle)),
@@ -141,10 +147,20 @@ impl World {
                 }
             }),
             Step::Reopen(flow) => self.with(*flow, |world, flow| match flow.state {
-                State::Closing => world.begin(flow.service, flow.key),
+                State::Closing => {
+                    world.begin(flow.service, flow.key, flow.sequence.wrapping_add(1 << 30));
+                }
                 State::Opening { .. } | State::Established => world.flows.push(flow),
             }),
             Step::Vanish(flow) => self.with(*flow, |_, _| ()),
+            Step::Impostor(flow) => self.with(*flow, |world, flow| {
+                let sequence = flow.sequence.wrapping_add(1 << 31);
+                world.packet(flow.service, &flow.key, Phase::Opening, sequence);
+                // One that begins or ends, or whose real server is gone, has no note that stands.
+                let is_kept = flow.state == State::Established && flow.gone.is_none();
+                let is_promised = flow.is_promised && is_kept;
+                world.flows.push(Flow { is_promised, ..flow });
+            }),
             Step::SynFlood(packets) => self.flood(*packets, &[Phase::Opening]),
             Step::SpoofedData(packets) => self.flood(*packets, &[Phase::Middle]),
             Step::SpoofedConnections(packets) => {
@@ -162,10 +178,10 @@ impl World {
     }
 
     /// A new flow, or one that uses the port of another again.
-    fn begin(&mut self, service: usize, key: FlowKey) {
+    fn begin(&mut self, service: usize, key: FlowKey, sequence: u32) {
         let slot = hash::slot(hash::flow(&key), SLOTS) as usize;
         let owner = self.owners[service][slot];
-        let outcome = self.packet(service, &key, Phase::Opening);
+        let outcome = self.packet(service, &key, Phase::Opening, sequence);
         match outcome.why {
             Why::Steady | Why::Opening => assert_eq!(outcome.to, owner, "{outcome:?}"),
             Why::Overflow => {
@@ -184,6 +200,7 @@ impl World {
             service,
             key,
             slot,
+            sequence,
             state: State::Opening { since: now, changed: false },
             server,
             seen: now,
@@ -204,7 +221,7 @@ impl World {
             return;
         };
         let owner = self.owners[flow.service][flow.slot];
-        let outcome = self.packet(flow.service, &flow.key, Phase::Opening);
+        let outcome = self.packet(flow.service, &flow.key, Phase::Opening, flow.sequence);
         let same = outcome.to == Some(flow.server);
         if same {
             assert_eq!(flow.gone, None);
@@ -226,7 +243,10 @@ impl World {
             flow.is_promised = false;
         }
         let owner = self.owners[flow.service][flow.slot];
-        let outcome = self.packet(flow.service, &flow.key, phase);
+        // A connection that lives may be anywhere, but not where an impostor would be believed.
+        let sent = if flow.is_opening() { 1 } else { self.kernel.now << 8 };
+        let sequence = flow.sequence.wrapping_add(sent);
+        let outcome = self.packet(flow.service, &flow.key, phase, sequence);
         if flow.gone.is_some() {
             assert_ne!(outcome.to, Some(flow.server), "deleted: {flow:?}: {outcome:?}");
             if flow.is_promised {
@@ -264,8 +284,9 @@ impl World {
         for packet in 0..packets {
             let service = usize::from(packet % 2);
             let key = self.stranger(service);
-            for &phase in phases {
-                self.packet(service, &key, phase);
+            let sequence = self.new_sequence();
+            for (sent, &phase) in (0..).zip(phases) {
+                self.packet(service, &key, phase, sequence.wrapping_add(sent));
             }
         }
         let mut after = self.kernel.notes.borrow().clone();
@@ -386,9 +407,15 @@ impl World {
         assert!(!self.kernel.overflowed.get());
     }
 
-    fn packet(&self, service: usize, key: &FlowKey, phase: Phase) -> Outcome {
+    fn packet(&self, service: usize, key: &FlowKey, phase: Phase, sequence: u32) -> Outcome {
         let service = &self.desired.services[service];
-        self.kernel.packet(super::key(&service.address, service.protocol), key, phase)
+        let service = super::key(&service.address, service.protocol);
+        self.kernel.packet(service, key, phase, sequence)
+    }
+
+    fn new_sequence(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(0x9e37_79b9);
+        self.sequence
     }
 
     /// A flow that there was never before.
