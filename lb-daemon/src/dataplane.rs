@@ -31,6 +31,7 @@ use crate::{
 mod attach;
 mod counters;
 mod explain;
+mod front;
 mod memory;
 mod pins;
 mod role;
@@ -43,12 +44,14 @@ pub use pins::{PinError, Pins};
 pub(crate) use role::monotonic_seconds;
 pub use role::{RoleError, Roles};
 
+use front::Front;
 use tables::Tables;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-xdp"));
 const PROGRAM: &str = "lb_xdp";
-const MAPS: [&str; 12] = [
+const MAPS: [&str; 13] = [
     "SERVICES",
+    "FRONT",
     "PORT_RANGES",
     "TABLES",
     "PREVIOUS",
@@ -67,6 +70,7 @@ pub struct Dataplane {
     ebpf: Ebpf,
     capacity: Capacity,
     services: HashMap<MapData, ServiceKey, abi::Service>,
+    front: Front,
     port_ranges: LpmTrie<MapData, PortPrefix, ServiceKey>,
     tables: Tables,
     notes: Notes,
@@ -165,6 +169,7 @@ impl Dataplane {
         let owned = |name| fd(&ebpf, name)?.try_clone_to_owned().map_err(io(name));
         let tables = Tables::new(owned("TABLES")?, owned("PREVIOUS")?);
         let (notes, openings) = (owned("NOTES")?, owned("OPENINGS")?);
+        let front = Front::open(owned("FRONT")?, entries("FRONT")?).map_err(io("FRONT"))?;
 
         let mut take = |name| ebpf.take_map(name).ok_or(LoadError::Missing(name));
         let map = |name| move |source| LoadError::Map { name, source };
@@ -190,6 +195,7 @@ impl Dataplane {
             ebpf,
             capacity,
             services,
+            front,
             port_ranges,
             tables,
             notes,
@@ -218,6 +224,7 @@ impl Dataplane {
             let (key, service) = entry?;
             installed.services.insert(key, service);
         }
+        self.front.restore(&installed.services);
         if installed.services.is_empty() {
             return Ok(installed);
         }
@@ -335,9 +342,12 @@ impl Dataplane {
                 ("delete previous owners", done.map_err(Into::into))
             }
             MapOp::SetService { key, value } => {
-                ("set a virtual service", self.services.insert(key, value, 0).map_err(Into::into))
+                let done = self.services.insert(key, value, 0);
+                self.front.set(key, value);
+                ("set a virtual service", done.map_err(Into::into))
             }
             MapOp::DeleteService { key } => {
+                self.front.delete(key);
                 ("delete a virtual service", self.services.remove(key).map_err(Into::into))
             }
             MapOp::SetPortRange { prefix: (bits, prefix), key } => {

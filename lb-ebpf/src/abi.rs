@@ -44,6 +44,13 @@ impl ServiceKey {
         Self { word }
     }
 
+    /// Where the service may stand in front of the services map.
+    #[inline(always)]
+    pub const fn place(&self) -> u32 {
+        // Fibonacci hashing: the high bits of a product with 2^64 / golden ratio.
+        (self.word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - PLACES.ilog2())) as u32
+    }
+
     pub const fn vip(&self) -> [u8; 4] {
         let [a, b, c, d, ..] = self.word.to_le_bytes();
         [a, b, c, d]
@@ -89,7 +96,8 @@ pub struct Service {
     pub table: u32,
     /// Its slots, at least 1.
     pub table_size: u32,
-    /// Index of the [`Previous`] owners of that table's slots, or [`STEADY`].
+    /// Index of the [`Previous`] owners of that table's slots, which is the table's; or
+    /// [`STEADY`].
     pub previous: u32,
     /// Index of the role that says whether this director forwards the service.
     pub role: u32,
@@ -104,6 +112,70 @@ pub struct Service {
 impl Service {
     /// Flows of a real server that is gone are answered with a reset, else hashed again.
     pub const RESETS: u32 = 1;
+}
+
+/// Places in front of the services map; a power of two.
+pub const PLACES: usize = 4_096;
+
+/// A service where it is found without a call into the kernel: in one of the [`PLACES`] of an
+/// array, that of its key, if no other service was there first. A copy: the services map has it
+/// too.
+///
+/// What changes while packets look is one word, so that they see it before or after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Place {
+    /// All zero: the place is free.
+    pub key: ServiceKey,
+    /// [`Service::pack`].
+    pub service: u64,
+    /// [`Service::id`], which a key keeps.
+    pub id: u32,
+    pub zero: u32,
+}
+
+impl Place {
+    pub const FREE: Self = Self { key: ServiceKey { word: 0 }, service: 0, id: 0, zero: 0 };
+}
+
+impl Service {
+    const TABLE_BITS: u32 = MAX_TABLES.ilog2();
+    const SIZE_BITS: u32 = 20;
+    const ROLE_BITS: u32 = MAX_ROLES.ilog2();
+    const SIZE_AT: u32 = Self::TABLE_BITS;
+    const ROLE_AT: u32 = Self::SIZE_AT + Self::SIZE_BITS;
+    const PREFIX_AT: u32 = Self::ROLE_AT + Self::ROLE_BITS;
+    const CHANGES_AT: u32 = Self::PREFIX_AT + 6;
+    const RESETS_AT: u32 = Self::CHANGES_AT + 1;
+
+    /// All but the id in one word. `previous` has the index of the table, or is [`STEADY`].
+    pub const fn pack(&self) -> u64 {
+        let prefix_len = u32::from_be_bytes(self.source_mask).count_ones();
+        self.table as u64
+            | (self.table_size as u64) << Self::SIZE_AT
+            | (self.role as u64) << Self::ROLE_AT
+            | (prefix_len as u64) << Self::PREFIX_AT
+            | ((self.previous != STEADY) as u64) << Self::CHANGES_AT
+            | ((self.flags & Self::RESETS) as u64) << Self::RESETS_AT
+    }
+
+    #[inline(always)]
+    pub fn unpack(id: u32, word: u64) -> Self {
+        let bits = |at: u32, bits: u32| (word >> at & ((1 << bits) - 1)) as u32;
+        let table = bits(0, Self::TABLE_BITS);
+        let prefix_len = bits(Self::PREFIX_AT, 6);
+        // A shift of 64 bits, as one of all 32 would be none.
+        let source_mask = (0xffff_ffff_0000_0000_u64 >> prefix_len) as u32;
+        Self {
+            table,
+            table_size: bits(Self::SIZE_AT, Self::SIZE_BITS),
+            previous: if bits(Self::CHANGES_AT, 1) == 0 { STEADY } else { table },
+            role: bits(Self::ROLE_AT, Self::ROLE_BITS),
+            id,
+            source_mask: source_mask.to_be_bytes(),
+            flags: bits(Self::RESETS_AT, 1),
+        }
+    }
 }
 
 /// Instead of an index of previous owners: no change is in progress.
@@ -282,6 +354,10 @@ const _: () = {
     assert!(size_of::<ServiceKey>() == 8);
     assert!(size_of::<PortPrefix>() == 16);
     assert!(size_of::<Service>() == 28);
+    assert!(size_of::<Place>() == 24);
+    assert!(Service::RESETS_AT < 64);
+    assert!(PLACES.is_power_of_two());
+    assert!(MAX_TABLES.is_power_of_two() && MAX_ROLES.is_power_of_two());
     assert!(size_of::<Cell>() == 8);
     assert!(size_of::<Previous>() == 16);
     assert!(size_of::<Note>() == 24);
@@ -296,7 +372,8 @@ const _: () = {
 #[expect(unsafe_code, reason = "`aya::Pod` is unsafe to implement")]
 mod pod {
     use super::{
-        Cell, Counters, Note, PortPrefix, Previous, RealServer, Service, ServiceKey, Settings,
+        Cell, Counters, Note, Place, PortPrefix, Previous, RealServer, Service, ServiceKey,
+        Settings,
     };
     use crate::flow::FlowKey;
 
@@ -307,6 +384,8 @@ mod pod {
     unsafe impl aya::Pod for PortPrefix {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Service {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Place {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Cell {}
     // SAFETY: as above.
@@ -321,4 +400,38 @@ mod pod {
     unsafe impl aya::Pod for Settings {}
     // SAFETY: as above.
     unsafe impl aya::Pod for FlowKey {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_in_a_word_is_the_service() {
+        let mask =
+            |prefix_len: u32| u32::MAX.checked_shl(32 - prefix_len).unwrap_or(0).to_be_bytes();
+        for prefix_len in [0, 1, 24, 31, 32] {
+            for (table, table_size, role, flags) in
+                [(0, 1, 0, 0), (MAX_TABLES as u32 - 1, 655_373, MAX_ROLES as u32 - 1, 1)]
+            {
+                for previous in [STEADY, table] {
+                    let source_mask = mask(prefix_len);
+                    let service =
+                        Service { table, table_size, previous, role, id: 7, source_mask, flags };
+                    assert_eq!(Service::unpack(7, service.pack()), service);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn keys_have_places_all_over() {
+        let mut taken = [0_u8; PLACES];
+        for port in 0..1000_u16 {
+            let key = ServiceKey::new([10, 77, 0, 100], port.to_be_bytes(), 6, 0);
+            taken[key.place() as usize] += 1;
+        }
+        let alone = taken.iter().filter(|&&keys| keys == 1).count();
+        assert!(alone > 700, "{alone} of 1000 have a place for themselves");
+    }
 }

@@ -17,7 +17,7 @@ use crate::{
 /// The state that the daemon keeps for the datapath: BPF maps in the kernel, plain memory in
 /// tests on the host.
 pub trait Maps: Memory {
-    fn service(&self, key: &ServiceKey) -> Option<&Service>;
+    fn service(&self, key: &ServiceKey) -> Option<Service>;
     /// Whether there is any service with more than one port.
     fn has_port_ranges(&self) -> bool;
     /// The key of the service with the narrowest range that has the port.
@@ -66,7 +66,7 @@ pub fn handle<M: Maps>(packet: &mut Packet<'_>, ifindex: u32, maps: &M) -> Verdi
 #[inline(always)]
 fn forward<M: Maps>(packet: &mut Packet<'_>, ifindex: u32, maps: &M) -> Result<Verdict, Verdict> {
     let parsed = flow::parse(packet)?;
-    let service = find(&parsed, maps).ok_or(Verdict::NotVirtualService)?;
+    let service = &find(&parsed, maps).ok_or(Verdict::NotVirtualService)?;
     maps.saw(Step::Service(service.id));
     if !is_active(service, maps) {
         return Err(Verdict::NotActive);
@@ -91,7 +91,7 @@ fn forward<M: Maps>(packet: &mut Packet<'_>, ifindex: u32, maps: &M) -> Result<V
 
 /// The narrowest service that has the port: with it alone, else with a range, else with all.
 #[inline(always)]
-fn find<'m, M: Maps>(parsed: &Parsed, maps: &'m M) -> Option<&'m Service> {
+fn find<M: Maps>(parsed: &Parsed, maps: &M) -> Option<Service> {
     if let Some(service) = maps.service(&parsed.key.service()) {
         return Some(service);
     }

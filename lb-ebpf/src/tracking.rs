@@ -173,7 +173,7 @@ impl Arrival<'_> {
         let now = memory.seconds();
         let closing = if self.phase == Phase::Closing { Note::CLOSING } else { 0 };
         if previous.noted == 0 {
-            return self.without_note(previous, memory);
+            return self.without_note(previous, now, memory);
         }
         if let Some(note) = memory.note(self.key).filter(|note| self.owns(note)) {
             let touched = Note { seen: now, state: note.state | closing, ..note };
@@ -198,12 +198,11 @@ impl Arrival<'_> {
             }
             return self.noted(&note);
         }
-        self.without_note(previous, memory)
+        self.without_note(previous, now, memory)
     }
 
     #[inline(always)]
-    fn without_note<M: Memory>(&self, previous: &Previous, memory: &M) -> Choice {
-        let now = memory.seconds();
+    fn without_note<M: Memory>(&self, previous: &Previous, now: Seconds, memory: &M) -> Choice {
         if previous.index() == EMPTY {
             return Choice { real_server: self.current(), why: Why::Steady };
         }

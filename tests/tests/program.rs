@@ -512,8 +512,8 @@ impl HostMaps {
 }
 
 impl Maps for HostMaps {
-    fn service(&self, key: &ServiceKey) -> Option<&abi::Service> {
-        self.services.get(key)
+    fn service(&self, key: &ServiceKey) -> Option<abi::Service> {
+        self.services.get(key).copied()
     }
 
     fn has_port_ranges(&self) -> bool {

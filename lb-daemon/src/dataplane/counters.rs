@@ -69,7 +69,14 @@ impl Dataplane {
         let spares = self.tables.spare_sizes().map(|size| inner_bytes(size, size));
         Memory {
             tables: of(&["TABLES", "PREVIOUS"]) + tables.chain(spares).sum::<u64>(),
-            services: of(&["SERVICES", "PORT_RANGES", "REAL_SERVERS", "ROLES", "SETTINGS"]),
+            services: of(&[
+                "SERVICES",
+                "FRONT",
+                "PORT_RANGES",
+                "REAL_SERVERS",
+                "ROLES",
+                "SETTINGS",
+            ]),
             flows: of(&["NOTES", "OPENINGS"]),
             counters: of(&["VERDICTS", "SERVICE_COUNTERS", "SERVER_COUNTERS"]),
         }

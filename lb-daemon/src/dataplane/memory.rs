@@ -108,7 +108,8 @@ impl<T: Pod> Mapped<T> {
         Self::map(fd, len).map(Some)
     }
 
-    fn map(fd: OwnedFd, len: usize) -> io::Result<Self> {
+    /// The array map `fd`, made to be mapped.
+    pub(super) fn map(fd: OwnedFd, len: usize) -> io::Result<Self> {
         const { assert!(size_of::<T>().is_multiple_of(8)) };
         let bytes = NonZeroUsize::new(len * size_of::<T>())
             .ok_or_else(|| io::Error::from(Errno::EINVAL))?;
@@ -145,6 +146,34 @@ impl<T: Pod> Mapped<T> {
         let start = self.start.cast::<T>().as_ptr();
         // SAFETY: as in `read`.
         unsafe { start.add(index).write_volatile(value) };
+        true
+    }
+
+    pub(super) fn get(&self, index: usize) -> Option<T> {
+        let start = self.start.cast::<T>().as_ptr();
+        // SAFETY: as in `read`.
+        (index < self.len).then(|| unsafe { start.add(index).read_volatile() })
+    }
+
+    /// Writes a field of a value, of eight bytes at most, in one piece, and after whatever was
+    /// written before.
+    pub(super) fn write_part<F: Pod>(
+        &mut self,
+        index: usize,
+        field: impl FnOnce(&mut T) -> *mut F,
+        value: F,
+    ) -> bool {
+        const { assert!(size_of::<F>() <= 8) };
+        let Some(mut copy) = self.get(index) else { return false };
+        let offset = field(&mut copy) as usize - (&raw const copy) as usize;
+        if offset + size_of::<F>() > size_of::<T>() {
+            return false;
+        }
+        std::sync::atomic::fence(std::sync::atomic::Ordering::Release);
+        let start = self.start.cast::<T>().as_ptr();
+        // SAFETY: within the value, and aligned as the field of a `T` is; others look at it while
+        // it changes, which is what it is for.
+        unsafe { start.add(index).byte_add(offset).cast::<F>().write_volatile(value) };
         true
     }
 

@@ -85,18 +85,22 @@ impl Default for Capacity {
 }
 
 impl Capacity {
-    /// With room for as much again, so that edits need not move the datapath.
     pub fn of(config: &Config) -> Self {
+        Self::with_room(
+            config.virtual_services.len(),
+            config.real_server_addresses().len(),
+            config.director.flow_table_size as usize,
+        )
+    }
+
+    /// For as many services and real servers again, so that edits find room.
+    pub fn with_room(services: usize, real_servers: usize, notes: usize) -> Self {
         let room = |used: usize, least: usize, most: usize| {
             (2 * used).next_power_of_two().clamp(least, most)
         };
-        let services = room(config.virtual_services.len(), 1_024, MAX_SERVICES);
-        Self {
-            services,
-            tables: 2 * services,
-            real_servers: room(config.real_server_addresses().len(), 2_048, MAX_REAL_SERVERS),
-            notes: config.director.flow_table_size as usize,
-        }
+        let services = room(services, 1_024, MAX_SERVICES);
+        let real_servers = room(real_servers, 2_048, MAX_REAL_SERVERS);
+        Self { services, tables: 2 * services, real_servers, notes }
     }
 }
 

@@ -330,7 +330,7 @@ impl Fake {
 }
 
 impl Maps for Fake {
-    fn service(&self, key: &ServiceKey) -> Option<&Service> {
+    fn service(&self, key: &ServiceKey) -> Option<Service> {
         self.services.get(key)
     }
 

@@ -121,7 +121,8 @@ fn publish() -> anyhow::Result<(Vec<Duration>, usize)> {
 
 fn load(services: u32) -> anyhow::Result<(Duration, u64)> {
     let started = Instant::now();
-    let capacity = Capacity::default();
+    let room = services as usize;
+    let capacity = Capacity::with_room(room, room.min(3000) * SMALL_POOL as usize, 65_536);
     let mut dataplane = Dataplane::load(None, capacity).context("load the datapath")?;
     let own_pool = |at| service(at, pool(at % 3000 * SMALL_POOL, SMALL_POOL), SMALL_TABLE);
     let services = (0..services).map(own_pool).collect();

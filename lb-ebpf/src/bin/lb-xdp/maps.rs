@@ -6,14 +6,14 @@ use core::cell::Cell as Seen;
 
 use aya_ebpf::{
     btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
-    helpers::bpf_ktime_get_ns,
+    helpers::{bpf_ktime_get_ns, generated::bpf_ktime_get_coarse_ns},
     macros::btf_map,
 };
 use lb_ebpf::{
     abi::{
         Cell, Counters, DEFAULT_FLOWS, Explanation, ForwardUntil, MAX_PORT_RANGES,
-        MAX_REAL_SERVERS, MAX_ROLES, MAX_SERVICES, MAX_TABLES, Note, PortPrefix, Previous,
-        RealServer, Seconds, Service, ServiceKey, Settings, Slot,
+        MAX_REAL_SERVERS, MAX_ROLES, MAX_SERVICES, MAX_TABLES, Note, PLACES, Place, PortPrefix,
+        Previous, RealServer, Seconds, Service, ServiceKey, Settings, Slot,
     },
     director::{Maps, Step},
     flow::FlowKey,
@@ -26,6 +26,9 @@ const INNER: usize = 1 << 12 | 1 << 10;
 
 #[btf_map]
 static SERVICES: HashMap<ServiceKey, Service, MAX_SERVICES> = HashMap::new();
+/// The daemon writes it as memory.
+#[btf_map]
+static FRONT: Array<Place, PLACES, { 1 << 10 }> = Array::new();
 #[btf_map]
 static PORT_RANGES: LpmTrie<PortPrefix, ServiceKey, MAX_PORT_RANGES> = LpmTrie::new();
 #[btf_map]
@@ -66,10 +69,15 @@ pub(crate) struct KernelMaps;
 
 impl Maps for KernelMaps {
     #[inline(always)]
-    fn service(&self, key: &ServiceKey) -> Option<&Service> {
+    fn service(&self, key: &ServiceKey) -> Option<Service> {
+        if let Some(place) = FRONT.get(key.place())
+            && place.key == *key
+        {
+            return Some(Service::unpack(place.id, place.service));
+        }
         // SAFETY: the kernel replaces entries whole; one that is deleted while we read it can at
         // worst be another service's, for the packet in hand.
-        unsafe { SERVICES.get(key) }
+        unsafe { SERVICES.get(key) }.copied()
     }
 
     #[inline(always)]
@@ -205,7 +213,9 @@ impl Memory for KernelMaps {
 
     #[inline(always)]
     fn seconds(&self) -> Seconds {
-        (self.now() / 1_000_000_000) as Seconds
+        // SAFETY: a helper without arguments. The coarse clock runs with the other, some
+        // milliseconds behind, and costs next to nothing.
+        (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as Seconds
     }
 }
 
@@ -216,7 +226,7 @@ pub(crate) struct Explainer {
 
 impl Maps for Explainer {
     #[inline(always)]
-    fn service(&self, key: &ServiceKey) -> Option<&Service> {
+    fn service(&self, key: &ServiceKey) -> Option<Service> {
         KernelMaps.service(key)
     }
 
