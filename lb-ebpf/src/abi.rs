@@ -46,6 +46,7 @@ impl ServiceKey {
 
     /// Where the service may stand in front of the services map.
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "a few bits are left")]
     pub const fn place(&self) -> u32 {
         // Fibonacci hashing: the high bits of a product with 2^64 / golden ratio.
         (self.word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - PLACES.ilog2())) as u32
@@ -160,6 +161,7 @@ impl Service {
     }
 
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the bits that are asked for are few")]
     pub fn unpack(id: u32, word: u64) -> Self {
         let bits = |at: u32, bits: u32| (word >> at & ((1 << bits) - 1)) as u32;
         let table = bits(0, Self::TABLE_BITS);

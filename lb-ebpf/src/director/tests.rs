@@ -331,7 +331,7 @@ impl Fake {
 
 impl Maps for Fake {
     fn service(&self, key: &ServiceKey) -> Option<Service> {
-        self.services.get(key)
+        self.services.get(key).copied()
     }
 
     fn has_port_ranges(&self) -> bool {
