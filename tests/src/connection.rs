@@ -4,10 +4,10 @@
 use std::{
     cell::Cell,
     fmt, io,
-    net::SocketAddrV4,
+    net::{Ipv4Addr, SocketAddrV4},
     sync::{
         Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU16, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -15,7 +15,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
-        TcpStream,
+        TcpSocket, TcpStream,
         tcp::{ReadHalf, WriteHalf},
     },
     sync::watch,
@@ -97,11 +97,27 @@ impl From<io::Error> for Failure {
 }
 
 /// Opens a connection; the kernel repeats the SYN for as long as the caller waits.
+///
+/// From a port that none had before, as far as there are any: a real server that is gone may have
+/// the other half of a broken one yet, and would not take a new one for it.
 pub async fn open(target: SocketAddrV4) -> Result<TcpStream, Failure> {
-    let stream = TcpStream::connect(target).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+    static NEXT: AtomicU16 = AtomicU16::new(FIRST_PORT);
+    loop {
+        let port = NEXT.fetch_add(1, Ordering::Relaxed).max(FIRST_PORT);
+        let socket = TcpSocket::new_v4()?;
+        match socket.bind((Ipv4Addr::UNSPECIFIED, port).into()) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => continue,
+            Err(error) => return Err(error.into()),
+        }
+        let stream = socket.connect(target.into()).await?;
+        stream.set_nodelay(true)?;
+        return Ok(stream);
+    }
 }
+
+/// Below are the ports of services.
+const FIRST_PORT: u16 = 1_024;
 
 /// Sends and receives until `finish` turns true, then ends the upload and compares what both
 /// sides counted.

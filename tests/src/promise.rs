@@ -16,9 +16,21 @@ pub struct Deletion {
 }
 
 /// Connections that were broken though they were to live, or not as they were to be broken; for a
-/// person. Those of a deleted real server hear of it `within` so long.
-pub fn violations(lives: &[Life], deletions: &[Deletion], within: Duration) -> Vec<String> {
-    lives.iter().filter_map(|life| violation(life, deletions, within)).collect()
+/// person, in seconds since `begin`. Those of a deleted real server hear of it `within` so long.
+pub fn violations(
+    lives: &[Life],
+    deletions: &[Deletion],
+    within: Duration,
+    begin: SystemTime,
+) -> Vec<String> {
+    let second = |at: SystemTime| at.duration_since(begin).unwrap_or_default().as_secs_f64();
+    let found = lives.iter().filter_map(|life| Some((life, violation(life, deletions, within)?)));
+    found
+        .map(|(life, what)| {
+            let (opened, ended) = (second(life.opened), second(life.ended));
+            format!("opened at {opened:.3} s, ended at {ended:.3} s: {what}")
+        })
+        .collect()
 }
 
 fn violation(life: &Life, deletions: &[Deletion], within: Duration) -> Option<String> {
@@ -31,7 +43,7 @@ fn violation(life: &Life, deletions: &[Deletion], within: Duration) -> Option<St
     };
     let of = of.unwrap_or("a real server that said nothing");
     let Some(deletion) = deletions.iter().rfind(may_break) else {
-        return Some(format!("connection to {of}, which was never deleted: {failure}"));
+        return Some(format!("connection to {of}, which was not deleted then: {failure}"));
     };
     let late = life.ended.duration_since(deletion.done).unwrap_or_default();
     match failure {
@@ -68,7 +80,7 @@ mod tests {
             let real_server = of.map(str::to_owned);
             let life = Life { opened, ended, real_server, failure };
             let deletion = Deletion { real_server: "rs2".to_owned(), begun: at(50), done: at(55) };
-            let found = violations(&[life], &[deletion], Duration::from_secs(10));
+            let found = violations(&[life], &[deletion], Duration::from_secs(10), at(0));
             assert_eq!(!found.is_empty(), is_violation, "{what}: {found:?}");
         }
     }

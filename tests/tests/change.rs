@@ -63,7 +63,7 @@ fn a_change_ends_at_its_deadline_and_connections_of_before_are_given_up() {
         begun: begun + Duration::from_secs(3),
         done: SystemTime::now(),
     };
-    let violations = violations(&report.long_lived, &[given_up], Duration::ZERO);
+    let violations = violations(&report.long_lived, &[given_up], Duration::ZERO, begun);
     assert!(violations.is_empty(), "{violations:#?}");
     assert_eq!(report.new_connections.succeeded, report.new_connections.attempted);
 }

@@ -181,10 +181,11 @@ impl Changes {
         let _servers = RealServer::start_all(&lab, PORT).unwrap();
         let director = Director::start_alone(&lab).unwrap();
         let shape = speaking_and_silent(self.connections, self.silent_secs);
+        let begin = SystemTime::now();
         let load = Load::established_as(&lab, Shape { replace_broken: true, ..shape }).unwrap();
 
         let mut pool = RandomPool::new();
-        let (begin, mut deletions, mut edits) = (SystemTime::now(), Vec::new(), 0);
+        let (mut deletions, mut edits) = (Vec::new(), 0);
         while begin.elapsed().unwrap() < self.lasting {
             let edit = pool.change(&mut draw, with_deletions);
             println!("{:6.2} s: {edit}", begin.elapsed().unwrap().as_secs_f64());
@@ -281,8 +282,9 @@ fn broken(report: &LoadReport) -> usize {
 
 #[track_caller]
 fn assert_kept(report: &LoadReport, deletions: &[Deletion], within: Duration) {
+    let begin = report.long_lived.iter().map(|life| life.opened).min().unwrap();
     for lives in [&report.long_lived, &report.new] {
-        let violations = violations(lives, deletions, within);
+        let violations = violations(lives, deletions, within, begin);
         assert!(violations.is_empty(), "{}: {violations:#?}", violations.len());
     }
 }
