@@ -49,6 +49,8 @@ use tables::Tables;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-xdp"));
 const PROGRAM: &str = "lb_xdp";
+/// Changes an entry that is there, and makes none.
+const BPF_EXIST: u64 = 2;
 const MAPS: [&str; 13] = [
     "SERVICES",
     "FRONT",
@@ -92,6 +94,43 @@ pub struct Dataplane {
 struct Notes {
     map: HashMap<MapData, FlowKey, Note>,
     fd: OwnedFd,
+}
+
+/// The datapath writes notes as well, and is the first to know: what it has changed since `note` was
+/// read is left as it is, for the next look.
+impl Notes {
+    fn mark(&mut self, key: &FlowKey, note: &Note) -> Result<(), Refused> {
+        match self.get(key)? {
+            Some(now) if now.is_of_the_same_flow(note) => {
+                let state = now.state & !Note::DOWN | note.state & Note::DOWN;
+                let marked = Note { state, seen: now.seen.max(note.seen), ..now };
+                unless_gone(self.map.insert(key, marked, BPF_EXIST)).map(drop)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn forget(&mut self, key: &FlowKey, note: &Note) -> Result<(), Refused> {
+        match self.get(key)? {
+            Some(now) if now == *note => unless_gone(self.map.remove(key)).map(drop),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn get(&self, key: &FlowKey) -> Result<Option<Note>, Refused> {
+        unless_gone(self.map.get(key, 0))
+    }
+}
+
+/// `None` if the datapath was first.
+fn unless_gone<T>(result: Result<T, MapError>) -> Result<Option<T>, Refused> {
+    match result {
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
+            Ok(None)
+        }
+        Err(MapError::KeyNotFound) => Ok(None),
+        result => Ok(Some(result?)),
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -271,9 +310,12 @@ impl Dataplane {
                 table.generation.refresh(self.tables.read_previous(index)?);
             }
         }
+        // In the direction in which the datapath moves them: one that moves meanwhile is in both,
+        // not in neither.
+        let openings = memory::entries(self.openings.fd.as_fd())?;
         Ok(Noted {
+            openings,
             connections: memory::entries(self.notes.fd.as_fd())?,
-            openings: memory::entries(self.openings.fd.as_fd())?,
             // After what was read, or a note could be from the future.
             now: monotonic_seconds(),
         })
@@ -299,7 +341,7 @@ impl Dataplane {
                 | MapOp::DeleteService { .. }
                 | MapOp::DeleteTable { .. }
                 | MapOp::DeletePrevious { .. }
-                | MapOp::SetNote { .. }
+                | MapOp::MarkNote { .. }
                 | MapOp::DeleteNote { .. }
                 | MapOp::DeleteOpening { .. }
                 | MapOp::FreeRealServer { .. } => {
@@ -361,12 +403,11 @@ impl Dataplane {
             MapOp::LookForPortRanges(wanted) => {
                 ("look for port ranges", self.look_for_port_ranges(*wanted))
             }
-            MapOp::SetNote { key, note } => {
-                let done = self.notes.map.insert(key, note, 0);
-                ("note a flow", done.map_err(Into::into))
+            MapOp::MarkNote { key, note } => ("mark a flow", self.notes.mark(key, note)),
+            MapOp::DeleteNote { key, note } => ("forget a flow", self.notes.forget(key, note)),
+            MapOp::DeleteOpening { key, note } => {
+                ("forget a flow", self.openings.forget(key, note))
             }
-            MapOp::DeleteNote { key } => ("forget a flow", forget(&mut self.notes, key)),
-            MapOp::DeleteOpening { key } => ("forget a flow", forget(&mut self.openings, key)),
             MapOp::DeleteTable { table, size } => {
                 self.tables.delete(*table, *size as usize);
                 ("delete a Maglev table", Ok(()))
@@ -496,17 +537,6 @@ fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, LoadError> {
         .ok_or(LoadError::Missing(PROGRAM))?
         .try_into()
         .map_err(LoadError::Program)
-}
-
-fn forget(notes: &mut Notes, key: &FlowKey) -> Result<(), Refused> {
-    match notes.map.remove(key) {
-        // The datapath was first.
-        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
-            Ok(())
-        }
-        Err(MapError::KeyNotFound) => Ok(()),
-        result => Ok(result?),
-    }
 }
 
 /// How many entries each map is made for.

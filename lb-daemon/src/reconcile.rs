@@ -137,7 +137,10 @@ impl Plan<'_> {
             .collect();
         indexes.retain(|address, _| wanted.contains(address));
         let limit = self.next.capacity.real_servers;
-        let mut free = Free::except(self.next.real_servers.keys().copied().map(u32::from));
+        // Nor one that a note has which was written while it was given up.
+        let noted = self.noted.connections.iter().map(|(_, note)| note.real_server);
+        let used = self.next.real_servers.keys().copied().chain(noted);
+        let mut free = Free::except(used.map(u32::from));
         for address in wanted {
             let index = match indexes.get(&address) {
                 Some(&index) => index,
@@ -305,7 +308,7 @@ impl Plan<'_> {
             .collect();
         for (key, note) in &self.noted.connections {
             let Some(members) = by_id.get(&note.service) else {
-                self.ops.push(MapOp::DeleteNote { key: *key });
+                self.ops.push(MapOp::DeleteNote { key: *key, note: *note });
                 continue;
             };
             let down = if members.contains(&note.real_server) { 0 } else { Note::DOWN };
@@ -317,14 +320,14 @@ impl Plan<'_> {
                 ..*note
             };
             if marked != *note {
-                self.ops.push(MapOp::SetNote { key: *key, note: marked });
+                self.ops.push(MapOp::MarkNote { key: *key, note: marked });
             }
         }
         for (key, note) in &self.noted.openings {
             let usable =
                 by_id.get(&note.service).is_some_and(|members| members.contains(&note.real_server));
             if !usable {
-                self.ops.push(MapOp::DeleteOpening { key: *key });
+                self.ops.push(MapOp::DeleteOpening { key: *key, note: *note });
             }
         }
     }

@@ -269,6 +269,13 @@ impl Note {
     pub const CLOSING: u16 = 1;
     /// The real server is gone.
     pub const DOWN: u16 = 2;
+
+    /// Whether two notes are of one flow, at whatever time.
+    pub const fn is_of_the_same_flow(&self, other: &Self) -> bool {
+        self.service == other.service
+            && self.real_server == other.real_server
+            && self.sequence == other.sequence
+    }
 }
 
 /// A real server as the datapath sees it. All zero: the entry is free.

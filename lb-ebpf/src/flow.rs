@@ -95,8 +95,10 @@ pub enum Phase {
     Opening,
     /// Also every packet of a protocol without connections.
     Middle,
-    /// A FIN or a RST.
+    /// A FIN.
     Closing,
+    /// A RST.
+    Reset,
 }
 
 /// A packet of a flow.

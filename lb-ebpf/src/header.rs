@@ -67,7 +67,9 @@ impl Tcp {
     #[inline(always)]
     pub fn phase(&self) -> Phase {
         let [flags] = self.flags;
-        if flags & (Self::FIN | Self::RST) != 0 {
+        if flags & Self::RST != 0 {
+            Phase::Reset
+        } else if flags & Self::FIN != 0 {
             Phase::Closing
         } else if flags & (Self::SYN | Self::ACK) == Self::SYN {
             Phase::Opening

@@ -118,7 +118,7 @@ impl Arrival<'_> {
         let previous = memory.previous(self.service.previous, self.slot).unwrap_or(Previous::NONE);
         match self.phase {
             Phase::Opening => self.opening(&previous, memory),
-            Phase::Middle | Phase::Closing => self.later(&previous, memory),
+            Phase::Middle | Phase::Closing | Phase::Reset => self.later(&previous, memory),
         }
     }
 
@@ -171,7 +171,10 @@ impl Arrival<'_> {
     #[inline(always)]
     fn later<M: Memory>(&self, previous: &Previous, memory: &M) -> Choice {
         let now = memory.seconds();
-        let closing = if self.phase == Phase::Closing { Note::CLOSING } else { 0 };
+        let closing = match self.phase {
+            Phase::Closing | Phase::Reset => Note::CLOSING,
+            Phase::Opening | Phase::Middle => 0,
+        };
         if previous.noted == 0 {
             return self.without_note(previous, now, memory);
         }
@@ -184,8 +187,12 @@ impl Arrival<'_> {
         }
         // A SYN that somebody else has sent with the addresses and ports of an older flow is none
         // of that flow's, which goes on as before (RFC 5961 §4).
-        let follows =
-            |note: &Note| self.sequence.wrapping_sub(note.sequence).wrapping_sub(1) < FIRST_WINDOW;
+        let follows = |note: &Note| {
+            // A client whose SYN met the remains of an older connection answers what it was answered
+            // with a RST of that one's sequence (RFC 9293 §3.10.7.3), and then tries again.
+            self.phase == Phase::Reset
+                || self.sequence.wrapping_sub(note.sequence).wrapping_sub(1) < FIRST_WINDOW
+        };
         if let Some(note) = memory.opening(self.key).filter(|note| self.owns(note) && follows(note))
         {
             // Not for a SYN and a RST, or whoever sends pairs of them would fill the table.

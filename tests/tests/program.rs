@@ -490,13 +490,13 @@ impl HostMaps {
                 MapOp::DeletePrevious { table } => {
                     self.previous.get_mut().remove(&table);
                 }
-                MapOp::SetNote { key, note } => {
+                MapOp::MarkNote { key, note } => {
                     self.notes.get_mut().insert(key, note);
                 }
-                MapOp::DeleteNote { key } => {
+                MapOp::DeleteNote { key, .. } => {
                     self.notes.get_mut().remove(&key);
                 }
-                MapOp::DeleteOpening { key } => {
+                MapOp::DeleteOpening { key, .. } => {
                     self.openings.get_mut().remove(&key);
                 }
                 MapOp::FreeRealServer { index } => {

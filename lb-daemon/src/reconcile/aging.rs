@@ -77,14 +77,14 @@ impl Plan<'_> {
             if let Some(&table) = tables.get(&note.service)
                 && self.is_due(table, note, retentions)
             {
-                self.ops.push(MapOp::DeleteNote { key: *key });
+                self.ops.push(MapOp::DeleteNote { key: *key, note: *note });
             }
         }
         for (key, note) in &noted.openings {
             if let Some(&table) = tables.get(&note.service)
                 && (has_given_up(note, noted.now) || self.is_due(table, note, retentions))
             {
-                self.ops.push(MapOp::DeleteOpening { key: *key });
+                self.ops.push(MapOp::DeleteOpening { key: *key, note: *note });
             }
         }
     }

@@ -153,15 +153,20 @@ pub enum MapOp {
     DeletePrevious {
         table: u32,
     },
-    SetNote {
+    /// Says of a note whether its real server is down, and since when; unless it has become another
+    /// flow's since it was read.
+    MarkNote {
         key: FlowKey,
         note: Note,
     },
+    /// Unless it has changed since it was read.
     DeleteNote {
         key: FlowKey,
+        note: Note,
     },
     DeleteOpening {
         key: FlowKey,
+        note: Note,
     },
     FreeRealServer {
         index: u16,

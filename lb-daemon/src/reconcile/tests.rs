@@ -450,9 +450,9 @@ fn kind(op: &MapOp) -> String {
         MapOp::DeleteService { key } => format!("delete service :{}", port(key)),
         MapOp::DeleteTable { table, .. } => format!("delete table {table}"),
         MapOp::DeletePrevious { table } => format!("delete previous {table}"),
-        MapOp::SetNote { key, note } => format!("note {} state {}", flow(key), note.state),
-        MapOp::DeleteNote { key } => format!("forget {}", flow(key)),
-        MapOp::DeleteOpening { key } => format!("forget opening {}", flow(key)),
+        MapOp::MarkNote { key, note } => format!("note {} state {}", flow(key), note.state),
+        MapOp::DeleteNote { key, .. } => format!("forget {}", flow(key)),
+        MapOp::DeleteOpening { key, .. } => format!("forget opening {}", flow(key)),
         MapOp::FreeRealServer { index } => format!("free real server {index}"),
     }
 }

@@ -1,13 +1,13 @@
 use super::{memory::PlainMemory, *};
 use crate::header::Ipv4;
-use Phase::{Closing, Middle, Opening};
+use Phase::{Closing, Middle, Opening, Reset};
 
 #[test]
 fn without_a_change_the_slot_alone_decides_and_nothing_is_remembered() {
     for (owner, previous) in [(CURRENT, TABLE), (CURRENT | CHANGED, STEADY)] {
         let memory = remembering(PREVIOUS);
         let before = memory.clone();
-        for phase in [Opening, Middle, Closing] {
+        for phase in [Opening, Middle, Closing, Reset] {
             let service = Service { previous, ..SERVICE };
             let choice = Arrival { phase, service: &service, owner, ..arrival() }.choose(&memory);
             assert_eq!(choice, Choice { real_server: CURRENT, why: Why::Steady });
@@ -37,7 +37,7 @@ fn a_repeated_syn_goes_where_the_first_went_for_as_long_as_a_client_repeats_it()
 
 #[test]
 fn the_packet_after_the_syn_makes_it_a_connection_and_a_reset_does_not() {
-    for (phase, becomes_connection) in [(Middle, true), (Closing, false)] {
+    for (phase, becomes_connection) in [(Middle, true), (Closing, false), (Reset, false)] {
         let mut memory = remembering(PREVIOUS);
         memory.openings.get_mut().insert(KEY, Note { real_server: OTHER, ..NOTE });
         memory.now = NOW + 9;
@@ -50,7 +50,7 @@ fn the_packet_after_the_syn_makes_it_a_connection_and_a_reset_does_not() {
 
 #[test]
 fn a_packet_without_a_note_is_older_than_the_change_and_says_that_its_flow_lives() {
-    for phase in [Middle, Closing] {
+    for phase in [Middle, Closing, Reset] {
         let mut memory = remembering(PREVIOUS);
         memory.now = NOW + 7;
         assert_eq!(meet(phase, &memory), (PREVIOUS, Why::Previous));
@@ -88,7 +88,7 @@ fn a_slot_without_notes_does_not_look_for_any_until_a_flow_begins() {
 
 #[test]
 fn a_noted_flow_stays_where_it_is_and_its_note_says_when_it_was_seen() {
-    for (phase, state) in [(Middle, 0), (Closing, Note::CLOSING)] {
+    for (phase, state) in [(Middle, 0), (Closing, Note::CLOSING), (Reset, Note::CLOSING)] {
         let mut memory = remembering(PREVIOUS);
         memory.notes.get_mut().insert(KEY, Note { real_server: OTHER, ..NOTE });
         memory.now = NOW + 5;
@@ -132,7 +132,7 @@ fn the_flows_of_a_real_server_that_is_gone_are_hashed_again_or_reset() {
         [(0, Why::Rehashed, CURRENT, CURRENT), (Service::RESETS, Why::Reset, PREVIOUS, OTHER)]
     {
         let service = Service { flags, ..SERVICE };
-        for phase in [Middle, Closing] {
+        for phase in [Middle, Closing, Reset] {
             let arrival = Arrival { phase, service: &service, ..arrival() };
             let memory = remembering(PREVIOUS | Previous::DOWN);
             assert_eq!(arrival.choose(&memory), Choice { real_server: of_previous, why });
@@ -253,6 +253,15 @@ fn a_syn_of_an_impostor_takes_no_packet_from_an_older_flow() {
     let anew = Arrival { phase: Opening, sequence: 77, ..arrival() }.choose(&memory);
     assert_eq!(anew, Choice { real_server: CURRENT, why: Why::Opening });
     assert_eq!(older(78), Choice { real_server: CURRENT, why: Why::Noted });
+}
+
+#[test]
+fn a_reset_that_answers_an_answer_to_a_syn_goes_where_the_syn_went() {
+    let memory = remembering(PREVIOUS);
+    assert_eq!(meet(Opening, &memory), (CURRENT, Why::Opening));
+    let reset = Arrival { phase: Reset, sequence: 77, ..arrival() };
+    assert_eq!(reset.choose(&memory), Choice { real_server: CURRENT, why: Why::Noted });
+    assert!(memory.note(&KEY).is_none());
 }
 
 #[test]

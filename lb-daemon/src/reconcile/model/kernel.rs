@@ -122,13 +122,13 @@ impl Kernel {
                 assert!(self.services.values().all(|service| service.previous != table));
                 self.previous.get_mut().remove(&table);
             }
-            MapOp::SetNote { key, note } => {
+            MapOp::MarkNote { key, note } => {
                 self.notes.get_mut().insert(key, note);
             }
-            MapOp::DeleteNote { key } => {
+            MapOp::DeleteNote { key, .. } => {
                 self.notes.get_mut().remove(&key);
             }
-            MapOp::DeleteOpening { key } => self.forget_opening(&key),
+            MapOp::DeleteOpening { key, .. } => self.forget_opening(&key),
             MapOp::SetPortRange { .. }
             | MapOp::DeletePortRange { .. }
             | MapOp::LookForPortRanges(_) => panic!("no service has a range"),

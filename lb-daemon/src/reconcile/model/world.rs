@@ -264,7 +264,7 @@ impl World {
         }
         flow.seen = self.kernel.now;
         flow.state = match (flow.state, phase) {
-            (_, Phase::Closing) | (State::Closing, _) => State::Closing,
+            (_, Phase::Closing | Phase::Reset) | (State::Closing, _) => State::Closing,
             (State::Opening { .. } | State::Established, Phase::Opening | Phase::Middle) => {
                 State::Established
             }
