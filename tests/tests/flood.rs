@@ -98,7 +98,7 @@ impl Flooded {
         for load in loads {
             let report = load.finish().unwrap();
             println!("{:?}, {:?}", report.connections, report.new_connections);
-            report.ensure_unbroken().unwrap();
+            report.ensure_kept().unwrap();
         }
         assert_eq!(memory(), before);
         println!("{:?}", before.1);

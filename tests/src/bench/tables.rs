@@ -63,7 +63,7 @@ pub fn measure() -> anyhow::Result<TableReport> {
     })
 }
 
-pub fn describe(report: &TableReport) -> String {
+pub(super) fn describe(report: &TableReport) -> String {
     let mut text = format!("\n{:<48}{:>8} {:>8} {:>8}\n", "tables, in ms", "min", "median", "max");
     let mut row = |what: String, [min, median, max]: [f64; 3]| {
         let _ = writeln!(text, "{what:<48}{min:>8.2} {median:>8.2} {max:>8.2}");

@@ -61,6 +61,21 @@ impl LoadReport {
         Ok(())
     }
 
+    /// For tests that flood real servers, whose listening sockets answer with SYN cookies then and
+    /// turn some away: whether every established connection has lived to its end, and of the new
+    /// ones all but one in a hundred.
+    pub fn ensure_kept(&self) -> anyhow::Result<()> {
+        let Self { connections, new_connections, faults, .. } = self;
+        let failed = new_connections.attempted - new_connections.succeeded;
+        ensure!(
+            connections.opened > 0
+                && connections.survived == connections.opened
+                && failed * 100 <= new_connections.attempted,
+            "connections were broken: {connections:?}, {new_connections:?}, {faults:#?}"
+        );
+        Ok(())
+    }
+
     pub(super) fn add_long_lived(&mut self, mut life: Life, outcome: Outcome) {
         let count = &mut self.connections;
         count.opened += 1;
