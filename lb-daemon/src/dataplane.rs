@@ -4,7 +4,7 @@
 //! daemon opens the same pins and replaces the program in place.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
@@ -17,7 +17,7 @@ use aya::{
 };
 use lb_ebpf::{
     abi::{
-        self, ALWAYS, Counters, EMPTY, FOREVER, ForwardUntil, Note, PortPrefix, STEADY, ServiceKey,
+        self, ALWAYS, Counters, EMPTY, FOREVER, ForwardUntil, Note, PortPrefix, ServiceKey,
         Settings,
     },
     flow::FlowKey,
@@ -186,6 +186,12 @@ impl Dataplane {
     pub fn load(pins: Option<Pins>, capacity: Capacity) -> Result<Self, LoadError> {
         let mut loader = EbpfLoader::new();
         for (name, entries) in sizes(capacity) {
+            // One that is pinned has its size, and all indexes in it are right.
+            let pinned = pins.as_ref().and_then(|pins| MapData::from_pin(pins.map(name)).ok());
+            let entries = match pinned {
+                Some(map) => memory::max_entries(map.fd().as_fd()).map_err(io(name))?,
+                None => entries,
+            };
             loader.map_max_entries(name, u32::try_from(entries).unwrap_or(u32::MAX));
         }
         if let Some(pins) = &pins {
@@ -264,6 +270,8 @@ impl Dataplane {
             installed.services.insert(key, service);
         }
         self.front.restore(&installed.services);
+        let used = installed.services.values().map(|service| service.table).collect();
+        self.tables.remove_all_but(&used, self.capacity.tables)?;
         if installed.services.is_empty() {
             return Ok(installed);
         }
@@ -271,18 +279,18 @@ impl Dataplane {
             let (prefix, key) = entry?;
             installed.port_ranges.insert((prefix.prefix_len(), prefix.data()), key);
         }
+        self.look_for_port_ranges(!installed.port_ranges.is_empty())?;
+        let changing: BTreeSet<u32> =
+            installed.services.values().map(|service| service.previous).collect();
         for service in installed.services.values() {
-            let tracked = service.previous != STEADY
-                || installed.services.values().any(|other| other.previous == service.table);
             if installed.tables.contains_key(&service.table) {
                 continue;
             }
+            let tracked = changing.contains(&service.table);
             let generation = self.tables.read(service.table, service.table_size, tracked)?;
             let table = InstalledTable { generation, made: None, moved: None };
             installed.tables.insert(service.table, table);
         }
-        let used = installed.tables.keys().copied().collect();
-        self.tables.remove_all_but(&used, self.capacity.tables)?;
         for (index, server) in (0..EMPTY).zip(self.real_servers.iter()) {
             let server = server?;
             if server != abi::RealServer::FREE {
@@ -379,8 +387,8 @@ impl Dataplane {
                 let done = self.tables.update(*table, updates);
                 ("update a Maglev table", done.map_err(Into::into))
             }
-            MapOp::DeletePrevious { table } => {
-                let done = self.tables.delete_previous(&[*table]);
+            MapOp::DeletePrevious { tables } => {
+                let done = self.tables.delete_previous(tables);
                 ("delete previous owners", done.map_err(Into::into))
             }
             MapOp::SetService { key, value } => {

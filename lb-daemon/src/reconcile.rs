@@ -7,7 +7,7 @@ use std::{
 };
 
 use lb_ebpf::{
-    abi::{self, ALWAYS, EMPTY, Note, STEADY, Seconds, ServiceKey},
+    abi::{self, ALWAYS, EMPTY, INDEX, Note, STEADY, Seconds, ServiceKey},
     flow::FlowKey,
     header::Ipv4,
 };
@@ -333,12 +333,18 @@ impl Plan<'_> {
     }
 
     fn free_real_servers(&mut self, indexes: &BTreeMap<Ipv4Addr, u16>) {
-        let mut used: BTreeSet<u16> = indexes.values().copied().collect();
-        for table in self.next.tables.values() {
-            used.extend(table.generation.changed().map(|(_, previous)| previous.index()));
+        let mut used = vec![false; usize::from(EMPTY) + 1];
+        let tables = self.next.tables.values().map(|table| &table.generation);
+        let named = tables.flat_map(|generation| {
+            let former = generation.changed().map(|(_, previous)| previous.index());
+            generation.owners().chain(former)
+        });
+        let noted = self.noted.connections.iter().map(|(_, note)| note.real_server);
+        for index in indexes.values().copied().chain(named).chain(noted) {
+            used[usize::from(index & INDEX)] = true;
         }
-        used.extend(self.noted.connections.iter().map(|(_, note)| note.real_server));
-        for (index, _) in self.next.real_servers.extract_if(.., |index, _| !used.contains(index)) {
+        let unused = |index: &u16, _: &mut abi::RealServer| !used[usize::from(*index)];
+        for (index, _) in self.next.real_servers.extract_if(.., unused) {
             self.ops.push(MapOp::FreeRealServer { index });
         }
     }

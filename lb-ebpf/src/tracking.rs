@@ -201,6 +201,7 @@ impl Arrival<'_> {
                     memory.forget_opening(self.key);
                 } else {
                     memory.report_full();
+                    memory.set_opening(self.key, &Note { seen: now, ..note });
                 }
             }
             return self.noted(&note);

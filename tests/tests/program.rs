@@ -160,8 +160,9 @@ fn in_a_change_every_packet_goes_where_the_host_says_and_is_remembered_alike() {
         program.install();
         for _ in 0..20_000 {
             let port = 1024 + u16::try_from(random.below(3000)).unwrap();
-            let sequence = [0, 1, 1 << 21][random.below(3)];
-            program.check(&tcp_with(port, random.byte(), sequence));
+            let flags = [2, 2, 16, 16, 24, 16, 17, 4, random.byte()][random.below(9)];
+            let sequence = if flags == 2 { 0 } else { [1, 1, 1 << 21][random.below(3)] };
+            program.check(&tcp_with(port, flags, sequence));
         }
         let mut installed = program.installed.clone();
         let noted = program.kernel.noted(&mut installed).unwrap();
@@ -487,8 +488,8 @@ impl HostMaps {
                 MapOp::DeleteTable { table, .. } => {
                     self.tables.remove(&table);
                 }
-                MapOp::DeletePrevious { table } => {
-                    self.previous.get_mut().remove(&table);
+                MapOp::DeletePrevious { tables } => {
+                    self.previous.get_mut().retain(|table, _| !tables.contains(table));
                 }
                 MapOp::MarkNote { key, note } => {
                     self.notes.get_mut().insert(key, note);

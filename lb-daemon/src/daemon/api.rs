@@ -89,11 +89,15 @@ pub(super) async fn follow_neighbours(daemon: Arc<Daemon>, mut view: watch::Rece
 pub(super) async fn follow_time(daemon: Arc<Daemon>) {
     let mut ticks = tokio::time::interval(AGING);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = None;
     loop {
         ticks.tick().await;
-        if let Err(error) = daemon.running.lock().await.age() {
-            warn!(error = %error_chain(&error), "the datapath did not forget a change");
+        let aged = daemon.running.lock().await.age();
+        let error = aged.err().map(|error| error_chain(&error));
+        if let Some(error) = error.as_ref().filter(|_| error != last) {
+            warn!(error, "the datapath did not forget a change");
         }
+        last = error;
     }
 }
 

@@ -221,7 +221,7 @@ impl Running {
     pub(super) fn refresh_neighbours(&mut self) -> Result<(), StartError> {
         let view = self.neighbours.view().borrow().clone();
         let Some(datapath) = &mut self.datapath else { return Ok(()) };
-        datapath.reconcile(&desired(&self.config, &view))?;
+        block_in_place(|| datapath.reconcile(&desired(&self.config, &view)))?;
         match datapath.attach(&self.config) {
             // Its status says so; it may come back.
             Err(StartError::Attach(AttachError::NoInterface(_))) => Ok(()),
@@ -312,7 +312,11 @@ impl Datapath {
             && next.tables.values().all(|table| table.generation.is_steady())
             && noted.is_empty();
         self.apply(&ops, next)?;
-        self.kernel.clear_full()?;
+        // With a margin, or it would be full again at once, and the flows that begin in between
+        // without a note.
+        if noted.connections.len() < self.installed.capacity.notes / 16 * 15 {
+            self.kernel.clear_full()?;
+        }
         self.remembers = !quiet;
         Ok(())
     }

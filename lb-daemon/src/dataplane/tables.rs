@@ -31,8 +31,13 @@ pub(super) struct Tables {
 struct Spare {
     /// Slots.
     size: usize,
-    /// No packet can still be looking there.
-    rested: bool,
+    /// Calls of [`Tables::tidy`] since it was given up; after two, no packet can still be looking
+    /// there.
+    tidied: u8,
+}
+
+impl Spare {
+    const RESTED: u8 = 2;
 }
 
 struct Built {
@@ -48,7 +53,7 @@ impl Tables {
 
     /// Indexes of tables that can be written anew, and their slots.
     pub(super) fn spares(&self) -> BTreeMap<u32, u32> {
-        let rested = self.spares.iter().filter(|(_, spare)| spare.rested);
+        let rested = self.spares.iter().filter(|(_, spare)| spare.tidied >= Spare::RESTED);
         rested
             .filter_map(|(&index, spare)| Some((index, u32::try_from(spare.size).ok()?)))
             .collect()
@@ -61,7 +66,7 @@ impl Tables {
         slots: &[Slot],
         previous: &[Previous],
     ) -> io::Result<()> {
-        let rested = self.spares.remove(&index).is_some_and(|spare| spare.rested);
+        let rested = self.spares.remove(&index).is_some_and(|spare| spare.tidied >= Spare::RESTED);
         if rested && self.refill(index, slots, previous)? {
             return Ok(());
         }
@@ -116,7 +121,7 @@ impl Tables {
 
     /// To be called after no service names it any more.
     pub(super) fn delete(&mut self, index: u32, size: usize) {
-        self.spares.insert(index, Spare { size, rested: false });
+        self.spares.insert(index, Spare { size, tidied: 0 });
     }
 
     /// Keeps one spare of each size in `used` (index and slots), and gives the memory of all other
@@ -124,9 +129,13 @@ impl Tables {
     pub(super) fn tidy(&mut self, used: &BTreeMap<u32, usize>, limit: usize) -> io::Result<()> {
         let mut wanted: BTreeSet<usize> = used.values().copied().collect();
         let mut surplus = Vec::new();
-        for (&index, spare) in &mut self.spares {
-            spare.rested = true;
-            if !wanted.remove(&spare.size) {
+        for spare in self.spares.values_mut() {
+            spare.tidied = (spare.tidied + 1).min(Spare::RESTED);
+        }
+        for (&index, spare) in &self.spares {
+            // Only one that can hold a change is ready for the next.
+            let whole = self.owners(index)?.is_some_and(|owners| owners.len() == spare.size);
+            if !(whole && wanted.remove(&spare.size)) && spare.tidied >= Spare::RESTED {
                 surplus.push(index);
             }
         }
@@ -138,13 +147,14 @@ impl Tables {
                 .find(|index| !used.contains_key(index) && !self.spares.contains_key(index));
             let Some(index) = free else { continue };
             self.built.push(Built::new(index, &vec![EMPTY; size], &vec![Previous::NONE; size])?);
-            self.spares.insert(index, Spare { size, rested: true });
+            self.spares.insert(index, Spare { size, tidied: Spare::RESTED });
         }
         self.publish()
     }
 
     /// After adoption: what nobody names any more is not known to be a spare.
     pub(super) fn remove_all_but(&mut self, used: &BTreeSet<u32>, limit: usize) -> io::Result<()> {
+        self.built.clear();
         let mut left = Vec::new();
         for index in (0..u32::try_from(limit).unwrap_or(u32::MAX)).filter(|i| !used.contains(i)) {
             if self.cells(index)?.is_some_and(|cells| cells.len() > 1) {

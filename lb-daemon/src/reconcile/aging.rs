@@ -136,7 +136,9 @@ impl Plan<'_> {
                 self.ops.push(MapOp::SetService { key: *key, value: *service });
             }
         }
-        self.ops.extend(steady.into_iter().map(|table| MapOp::DeletePrevious { table }));
+        if !steady.is_empty() {
+            self.ops.push(MapOp::DeletePrevious { tables: steady.into_iter().collect() });
+        }
     }
 
     /// Services that a change parted share a table again when theirs are steady and the same.

@@ -149,9 +149,9 @@ pub enum MapOp {
         table: u32,
         size: u32,
     },
-    /// The previous owners of a table that stays.
+    /// The previous owners of tables that stay; together, as the kernel waits each time.
     DeletePrevious {
-        table: u32,
+        tables: Vec<u32>,
     },
     /// Says of a note whether its real server is down, and since when; unless it has become another
     /// flow's since it was read.

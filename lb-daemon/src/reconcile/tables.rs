@@ -6,7 +6,7 @@ use std::{
     net::Ipv4Addr,
 };
 
-use lb_ebpf::abi::Seconds;
+use lb_ebpf::abi::{self, STEADY, Seconds};
 
 use super::{
     Desired, Free, Generation, Installed, InstalledTable, MapOp, Quality, TooMany, indexes_of, key,
@@ -85,9 +85,17 @@ impl<'a> Tables<'a> {
             .services
             .get(&key(&service.address, service.protocol))
             .filter(|before| before.table_size == service.table_size)
+            // One that begins to track in a change of others has no notes: its flows are with the
+            // owners of now.
+            .filter(|before| service.tracking.is_none() || !self.is_left_out_of_a_change(before))
             .map(|before| before.table)
             .filter(|table| self.installed.tables.contains_key(table));
         (before, service.table_size, pool)
+    }
+
+    fn is_left_out_of_a_change(&self, service: &abi::Service) -> bool {
+        let table = self.installed.tables.get(&service.table);
+        service.previous == STEADY && table.is_some_and(|table| !table.generation.is_steady())
     }
 
     fn give(&mut self, asked: (Option<u32>, u32, Pool), tracked: bool) -> Result<u32, TooMany> {

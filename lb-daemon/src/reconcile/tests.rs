@@ -449,7 +449,7 @@ fn kind(op: &MapOp) -> String {
         MapOp::LookForPortRanges(wanted) => format!("ranges: {wanted}"),
         MapOp::DeleteService { key } => format!("delete service :{}", port(key)),
         MapOp::DeleteTable { table, .. } => format!("delete table {table}"),
-        MapOp::DeletePrevious { table } => format!("delete previous {table}"),
+        MapOp::DeletePrevious { tables } => format!("delete previous {tables:?}"),
         MapOp::MarkNote { key, note } => format!("note {} state {}", flow(key), note.state),
         MapOp::DeleteNote { key, .. } => format!("forget {}", flow(key)),
         MapOp::DeleteOpening { key, .. } => format!("forget opening {}", flow(key)),

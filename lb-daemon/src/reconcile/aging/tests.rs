@@ -24,7 +24,7 @@ fn a_change_is_over_when_its_time_has_passed_and_everything_of_it_goes() {
     let (ops, over) = age(&desired, &installed, &at(T0 + 900));
     let slots = installed.tables[&1].generation.changed().count();
     let update = format!("update table 1: {slots}");
-    assert_eq!(kinds(&ops), [&update, "service 0 :80 -> table 1 role 1", "delete previous 1"]);
+    assert_eq!(kinds(&ops), [&update, "service 0 :80 -> table 1 role 1", "delete previous [1]"]);
     assert!(over.tables[&1].generation.is_steady());
     assert_eq!(age(&desired, &over, &at(LATER)).0, []);
 }

@@ -118,9 +118,11 @@ impl Kernel {
                 assert!(self.services.values().all(|service| service.table != table));
                 self.spares.insert(table, size);
             }
-            MapOp::DeletePrevious { table } => {
-                assert!(self.services.values().all(|service| service.previous != table));
-                self.previous.get_mut().remove(&table);
+            MapOp::DeletePrevious { tables } => {
+                for table in tables {
+                    assert!(self.services.values().all(|service| service.previous != table));
+                    self.previous.get_mut().remove(&table);
+                }
             }
             MapOp::MarkNote { key, note } => {
                 self.notes.get_mut().insert(key, note);

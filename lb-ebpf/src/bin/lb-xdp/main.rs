@@ -26,9 +26,12 @@ use maps::{Explainer, KernelMaps};
 
 #[xdp]
 fn lb_xdp(ctx: XdpContext) -> u32 {
-    // Packets from a wire have no metadata.
-    if ctx.metadata() != ctx.data() {
-        return explain(&ctx);
+    // Packets from a wire have none, or that of somebody else; a driver that knows no metadata says
+    // that it begins behind the packet's start.
+    if ctx.metadata() < ctx.data()
+        && let Some(action) = explain(&ctx)
+    {
+        return action;
     }
     let mut packet = packet(&ctx);
     let mut verdict = director::handle(&mut packet, ctx.ingress_ifindex() as u32, &KernelMaps);
@@ -60,17 +63,18 @@ fn trim(ctx: &XdpContext) -> bool {
     unsafe { bpf_xdp_adjust_tail(ctx.as_ptr().cast(), i32::from(reset::FRAME_LEN) - len) == 0 }
 }
 
-/// Decides about a frame as about any other, and writes down how, but touches nothing else.
+/// Decides about a frame as about any other, and writes down how, but touches nothing else. `None`
+/// if nobody has asked.
 #[inline(never)]
-fn explain(ctx: &XdpContext) -> u32 {
+fn explain(ctx: &XdpContext) -> Option<u32> {
     let at = ctx.metadata();
     if at + size_of::<Explanation>() > ctx.data() {
-        return xdp_action::XDP_PASS;
+        return None;
     }
     let answer = at as *mut Explanation;
     // SAFETY: in bounds, as checked; metadata is aligned to four bytes, and ours alone.
     if unsafe { (*answer).question } != Explanation::QUESTION {
-        return xdp_action::XDP_PASS;
+        return None;
     }
     let mut packet = packet(ctx);
     let explainer = Explainer { seen: Cell::new(Explanation::question()) };
@@ -78,7 +82,7 @@ fn explain(ctx: &XdpContext) -> u32 {
     let explanation = Explanation { verdict: verdict as u8, ..explainer.seen.get() };
     // SAFETY: as above.
     unsafe { answer.write(explanation) };
-    xdp_action::XDP_PASS
+    Some(xdp_action::XDP_PASS)
 }
 
 #[unsafe(link_section = "license")]

@@ -56,6 +56,22 @@ static SERVER_COUNTERS: PerCpuArray<Counters, MAX_REAL_SERVERS> = PerCpuArray::n
 #[repr(align(8))]
 struct Aligned(Key<PortPrefix>);
 
+/// The service of a place, if it is that of the key, before and after it was read: the daemon may
+/// be giving the place to another.
+#[inline(always)]
+fn read_place(place: *const Place, key: &ServiceKey) -> Option<Service> {
+    // SAFETY: words of a map's value, which is there for as long as the map is.
+    let (before, service, id, after) = unsafe {
+        (
+            (&raw const (*place).key).read_volatile(),
+            (&raw const (*place).service).read_volatile(),
+            (&raw const (*place).id).read_volatile(),
+            (&raw const (*place).key).read_volatile(),
+        )
+    };
+    (before == *key && after == *key).then(|| Service::unpack(id, service))
+}
+
 #[inline(always)]
 pub(crate) fn count_verdict(verdict: Verdict) {
     if let Some(counter) = VERDICTS.get_ptr_mut(verdict as u32) {
@@ -70,10 +86,10 @@ pub(crate) struct KernelMaps;
 impl Maps for KernelMaps {
     #[inline(always)]
     fn service(&self, key: &ServiceKey) -> Option<Service> {
-        if let Some(place) = FRONT.get(key.place())
-            && place.key == *key
+        if let Some(place) = FRONT.get_ptr(key.place())
+            && let Some(service) = read_place(place, key)
         {
-            return Some(Service::unpack(place.id, place.service));
+            return Some(service);
         }
         // SAFETY: the kernel replaces entries whole; one that is deleted while we read it can at
         // worst be another service's, for the packet in hand.
