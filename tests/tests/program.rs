@@ -7,6 +7,7 @@
 
 use std::{cell::RefCell, collections::BTreeMap, net::Ipv4Addr, num::NonZeroU16};
 
+use aya::programs::{TestRun, TestRunOptions};
 use etherparse::{
     IpHeaders, IpNumber, LaxNetSlice, LaxSlicedPacket, NetSlice, PacketBuilder, PacketBuilderStep,
     SlicedPacket, TcpHeader, TransportSlice,
@@ -321,6 +322,30 @@ fn an_explanation_is_what_a_packet_meets_and_touches_nothing() {
             let server = program.installed.real_servers[&first.real_server];
             assert_eq!(outcome.frame[..6], server.destination_mac, "{first:?}");
         }
+    }
+}
+
+#[test]
+fn metadata_of_somebody_else_changes_nothing() {
+    let program = Program::load();
+    let mut expected = tcp(VIP, 80);
+    let verdict = director::handle(&mut Packet::from_frame(&mut expected), LOOPBACK, &program.host);
+    assert_eq!(verdict, Verdict::Forwarded);
+    for len in [4_u32, 8, 20, 32] {
+        let data = [vec![0xab; len as usize], tcp(VIP, 80)].concat();
+        let mut out = vec![0; data.len()];
+        let end = u32::try_from(data.len()).unwrap();
+        let context: Vec<u8> =
+            [len, end, 0, LOOPBACK, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect();
+        let options = TestRunOptions {
+            data_in: Some(&data),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ..Default::default()
+        };
+        let result = program.kernel.program().unwrap().test_run(options).unwrap();
+        assert_eq!(result.return_value, 3, "{len} bytes of metadata");
+        assert_eq!(out[len as usize..], expected);
     }
 }
 

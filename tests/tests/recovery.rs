@@ -37,6 +37,36 @@ fn the_datapath_of_a_killed_daemon_forwards_on_and_the_next_one_adopts_it() {
 }
 
 #[test]
+fn maps_of_another_size_are_adopted_as_they_are() {
+    let lab = Lab::new().unwrap();
+    let _servers = RealServer::start_all(&lab, PORT).unwrap();
+    let mut director = Director::start_alone(&lab).unwrap();
+    let load = Load::established(&lab, CONNECTIONS).unwrap();
+    let former = director.attachment().unwrap();
+    let capacity = director.status().unwrap().exceptions.capacity;
+    kill(&mut director);
+
+    // More services than the maps were made twice for, and a larger flow table.
+    let mut text = fs::read_to_string(director.config_file()).unwrap();
+    text = text.replacen("[director]\n", "[director]\nflow-table-size = 262144\n", 1);
+    for port in 20_000..20_700 {
+        text += &format!(
+            "\n[[virtual-service]]\nname = \"s{port}\"\naddress = \"10.77.0.100:{port}\"\n\
+             table-size = 1021\n"
+        );
+    }
+    fs::write(director.config_file(), text).unwrap();
+    director.start().unwrap();
+    director.wait_state("active", READY_LIMIT).unwrap();
+    assert_adopted(&director, former);
+    let status = director.status().unwrap();
+    assert_eq!(status.virtual_services.len(), 701);
+    assert_eq!(status.exceptions.capacity, capacity, "a map keeps its size while it is used");
+    load.wait_all_moving(&load.mark()).unwrap();
+    load.finish().unwrap().ensure_unbroken().unwrap();
+}
+
+#[test]
 fn a_start_that_fails_leaves_the_datapath_of_a_killed_daemon_to_the_next_one() {
     let lab = Lab::new().unwrap();
     let _servers = RealServer::start_all(&lab, PORT).unwrap();
