@@ -425,8 +425,8 @@ impl Dataplane {
     }
 
     /// Makes ready for the next change, and gives back what the last ones left. Takes the kernel
-    /// some ten milliseconds when there is something to do; never within a packet's run of
-    /// [`Self::apply`].
+    /// some ten milliseconds when there is something to do. To be called about every second, as a
+    /// spare rests for two calls.
     pub fn tidy(&mut self, installed: &mut Installed) -> Result<(), ApplyError> {
         let used = installed.tables.iter();
         let used = used.map(|(&index, table)| (index, table.generation.slots().len())).collect();

@@ -195,7 +195,7 @@ impl Arrival<'_> {
         };
         if let Some(note) = memory.opening(self.key).filter(|note| self.owns(note) && follows(note))
         {
-            // Not for a SYN and a RST, or whoever sends pairs of them would fill the table.
+            // Not for a RST: nothing follows it.
             if self.phase == Phase::Middle {
                 if memory.set_note(self.key, &Note { seen: now, ..note }) {
                     memory.forget_opening(self.key);

@@ -201,8 +201,8 @@ impl<T> Drop for Mapped<T> {
     }
 }
 
-/// Puts inner maps into a map of maps. The kernel waits for the packets in flight once, not once
-/// for each.
+/// Puts inner maps into a map of maps. The kernel (6.8 and newer) waits for the packets in flight
+/// once, not once for each.
 pub(super) fn set_inner(
     outer: BorrowedFd<'_>,
     entries: &[(u32, BorrowedFd<'_>)],

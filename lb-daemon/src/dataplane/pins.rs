@@ -1,7 +1,7 @@
 //! Where the datapath outlives the daemon: a bpffs of the director's own.
 //!
 //! ```text
-//! bpf/layout-1/SERVICES, …    the maps, apart for each version of their layout
+//! bpf/layout-2/SERVICES, …    the maps, apart for each version of their layout
 //! bpf/link-eth0-native        the attachment, which keeps the program alive
 //! ```
 
