@@ -13,7 +13,7 @@ use lb_ebpf::{
     verdict::Verdict,
 };
 
-use super::{Dataplane, Refused, memory};
+use super::{Dataplane, apply::Refused, memory, notes::Notes};
 use crate::reconcile::Installed;
 
 /// Bytes that the kernel accounts to the maps.
@@ -55,7 +55,7 @@ impl Dataplane {
 
     /// The notes of connections, and how many of flows of which a SYN alone was seen.
     pub fn notes(&self) -> (Vec<Note>, usize) {
-        let read = |notes: &super::Notes| memory::entries::<FlowKey, Note>(notes.fd.as_fd());
+        let read = |notes: &Notes| memory::entries::<FlowKey, Note>(notes.fd.as_fd());
         let connections = read(&self.notes).unwrap_or_default();
         let openings = read(&self.openings).map_or(0, |openings| openings.len());
         (connections.into_iter().map(|(_, note)| note).collect(), openings)
