@@ -63,8 +63,10 @@ impl Retention {
     }
 }
 
+/// In whole seconds, and never less: both ends of what is compared with it may have lost almost one.
 fn seconds(duration: Duration) -> Seconds {
-    Seconds::try_from(duration.as_secs()).unwrap_or(Seconds::MAX)
+    let whole = duration.as_millis().div_ceil(1000) + 1;
+    Seconds::try_from(whole).unwrap_or(Seconds::MAX)
 }
 
 impl Generation {

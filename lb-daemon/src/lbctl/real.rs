@@ -38,7 +38,9 @@ The real server must hold the VIP on its loopback interface and not answer ARP f
     #[command(after_help = "\
 Examples:
   lbctl real set web 10.77.0.14 --weight 2
-  lbctl real set web 10.77.0.14 --weight 0    # keeps its flows, takes no new ones")]
+  lbctl real set web 10.77.0.14 --weight 0    # drains: keeps its flows, takes no new ones
+
+A service without tracking (udp, unless told otherwise) keeps none: its flows follow the weights.")]
     Set(Set),
     /// Deletes a real server from a service, also from the configuration file
     #[command(after_help = "Examples:\n  lbctl real delete web 10.77.0.14")]

@@ -55,7 +55,7 @@ fn director(status: &Status) -> String {
     let Memory { tables, services, flows, counters, total } = status.memory;
     if total > 0 {
         lines += &format!(
-            "datapath memory {}: tables {}, services {}, flow table {}, counters {}\n",
+            "maps {}: tables {}, services {}, flow table {}, counters {}\n",
             binary(total),
             binary(tables),
             binary(services),

@@ -176,8 +176,8 @@ pub enum MapOp {
 /// A configuration that is larger than the maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "more {what} than the datapath holds ({limit}); its maps are made for twice as many as the \
-     configuration has when lbd starts without a datapath to adopt"
+    "more {what} than the datapath holds ({limit}); its maps are made anew, larger, when lbd is \
+     stopped (SIGTERM) and started again"
 )]
 pub struct TooMany {
     pub what: &'static str,

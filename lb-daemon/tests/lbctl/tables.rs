@@ -13,7 +13,7 @@ warning: eth1 runs generic XDP, which is slow
 
 director lb1: lbd 0.1.0, pid 4242, up 3m 12s
 config /etc/lbd/lbd.toml
-datapath memory 14.2 MiB: tables 1.0 MiB, services 2.5 MiB, flow table 10.0 MiB, counters 716.8 KiB
+maps 14.2 MiB: tables 1.0 MiB, services 2.5 MiB, flow table 10.0 MiB, counters 716.8 KiB
 exceptions 12 of 65,536
 changes in progress web
 

@@ -144,10 +144,10 @@ impl Changed {
     fn of(table: &InstalledTable) -> Self {
         let mut changed = Self { since: Seconds::MAX, ..Self::default() };
         for (slot, previous) in table.generation.changed() {
-            changed.slots += 1;
             let owner = table.generation.slots().get(slot as usize).map(|owner| owner & INDEX);
             // One that has its slot back owns it: nothing of another's is kept for it.
             if owner != Some(previous.index()) {
+                changed.slots += 1;
                 *changed.of_real_servers.entry(previous.index()).or_default() += 1;
             }
             changed.since = changed.since.min(previous.since);

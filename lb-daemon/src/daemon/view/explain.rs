@@ -104,6 +104,8 @@ fn explanation(
 fn why(query: &FlowQuery, link: &Link, answer: &Answer) -> String {
     let chosen = answer.choice.map(sentence);
     match (chosen, problem(query, link, answer)) {
+        // There was nobody to choose.
+        (Some(_), Some(problem)) if answer.verdict == Verdict::NoRealServer => problem,
         (Some(chosen), Some(problem)) => format!("{chosen}; but {problem}"),
         (Some(chosen), None) => chosen.to_owned(),
         (None, Some(problem)) => problem,

@@ -18,7 +18,7 @@ pub(super) fn of(status: &Status, real_servers: &[RealServer]) -> Vec<String> {
     for service in &status.virtual_services {
         if service.forwards == Forwards::NoRealServer {
             warnings.push(format!(
-                "{}: no real server takes flows, packets are dropped; \
+                "{}: no real server takes new flows, they are dropped; \
                  add one with `lbctl real add {} ADDRESS`",
                 service.name, service.name
             ));

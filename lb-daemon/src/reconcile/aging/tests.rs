@@ -21,7 +21,7 @@ fn in_the_steady_state_nothing_is_to_be_done() {
 fn a_change_is_over_when_its_time_has_passed_and_everything_of_it_goes() {
     let (desired, installed) = drained();
     assert_eq!(age(&desired, &installed, &at(T0 + 899)).0, []);
-    let (ops, over) = age(&desired, &installed, &at(T0 + 900));
+    let (ops, over) = age(&desired, &installed, &at(T0 + 901));
     let slots = installed.tables[&1].generation.changed().count();
     let update = format!("update table 1: {slots}");
     assert_eq!(kinds(&ops), [&update, "service 0 :80 -> table 1 role 1", "delete previous [1]"]);
@@ -38,7 +38,7 @@ fn a_deleted_real_server_is_freed_when_it_is_forgotten() {
     let times = |now| kinds(&age(&desired, &gone, &at(now)).0);
     assert_eq!(times(T0 + 899), [""; 0]);
     // Idle, or 300 s after it was deleted.
-    let over = times(T0 + 900);
+    let over = times(T0 + 901);
     assert_eq!(over.last().unwrap(), "free real server 0", "table {table}: {over:?}");
 }
 
@@ -52,7 +52,7 @@ fn a_noted_flow_keeps_its_slot_alone() {
         let note = Note { slot, seen, ..note(0, other) };
         Noted { connections: vec![(flow(1), note)], ..at(now) }
     };
-    let (ops, next) = age(&desired, &installed, &noted(T0 + 800, T0 + 900));
+    let (ops, next) = age(&desired, &installed, &noted(T0 + 800, T0 + 901));
     let marked: Vec<_> = next.tables[&1].generation.changed().collect();
     assert_eq!(marked.len(), 1, "{:?}", kinds(&ops));
     let (index, previous) = marked[0];
@@ -60,7 +60,7 @@ fn a_noted_flow_keeps_its_slot_alone() {
     assert_eq!(age(&desired, &next, &noted(T0 + 3500, T0 + 3599)).0, []);
 
     // Its slot changed hands an hour ago.
-    let (ops, over) = age(&desired, &next, &noted(T0 + 3500, T0 + 3600));
+    let (ops, over) = age(&desired, &next, &noted(T0 + 3500, T0 + 3601));
     assert!(kinds(&ops).contains(&"forget 1".to_owned()), "{:?}", kinds(&ops));
     assert!(over.tables[&1].generation.is_steady());
 }
@@ -73,7 +73,7 @@ fn the_notes_of_a_slot_go_when_it_is_steady_again() {
     let seen = T0 + 899;
     let own = Note { slot, seen, ..note(0, owner) };
     let noted =
-        Noted { connections: vec![(flow(1), own)], openings: vec![(flow(2), own)], ..at(T0 + 900) };
+        Noted { connections: vec![(flow(1), own)], openings: vec![(flow(2), own)], ..at(T0 + 901) };
     let (ops, _) = age(&desired, &installed, &noted);
     let kinds = kinds(&ops);
     // After the slot: until then packets look for them.
@@ -127,7 +127,7 @@ fn a_table_remembers_as_long_as_the_most_patient_of_its_services_says() {
         let (_, installed) = reconcile(&next, &before, &at(T0)).unwrap();
         assert_eq!(installed.tables.len(), 1);
         let is_over = |now| age(&next, &installed, &at(now)).1.tables[&1].generation.is_steady();
-        assert!(!is_over(T0 + over_at - 1) && is_over(T0 + over_at), "idle-timeout {idle}");
+        assert!(!is_over(T0 + over_at) && is_over(T0 + over_at + 1), "idle-timeout {idle}");
     }
 }
 
