@@ -19,6 +19,8 @@ use crate::generation::{Generation, SlotUpdate};
 const SLOTS: usize = Cell::SLOTS as usize;
 /// New tables are published so many at a time: each is an open file until then.
 const PUBLISHED_AT_ONCE: usize = 256;
+/// Of each size, at most.
+const SPARES: usize = 2;
 
 pub(super) struct Tables {
     slots: OwnedFd,
@@ -124,21 +126,30 @@ impl Tables {
         self.spares.insert(index, Spare { size, tidied: 0 });
     }
 
-    /// Keeps one spare of each size in `used` (index and slots), and gives the memory of all other
-    /// spares back. To be called now and then, never twice within the run of a packet.
+    /// Keeps one or two spares of each size in `used` (index and slots), and gives the memory of all
+    /// other spares back: one is written while the other rests. To be called about every second.
     pub(super) fn tidy(&mut self, used: &BTreeMap<u32, usize>, limit: usize) -> io::Result<()> {
-        let mut wanted: BTreeSet<usize> = used.values().copied().collect();
+        let sizes: BTreeSet<usize> = used.values().copied().collect();
+        let mut rested = BTreeMap::<usize, usize>::new();
         let mut surplus = Vec::new();
         for spare in self.spares.values_mut() {
             spare.tidied = (spare.tidied + 1).min(Spare::RESTED);
         }
         for (&index, spare) in &self.spares {
+            if spare.tidied < Spare::RESTED {
+                continue;
+            }
             // Only one that can hold a change is ready for the next.
             let whole = self.owners(index)?.is_some_and(|owners| owners.len() == spare.size);
-            if !(whole && wanted.remove(&spare.size)) && spare.tidied >= Spare::RESTED {
+            let kept = rested.entry(spare.size).or_default();
+            if whole && sizes.contains(&spare.size) && *kept < SPARES {
+                *kept += 1;
+            } else {
                 surplus.push(index);
             }
         }
+        let wanted =
+            sizes.into_iter().filter(|size| rested.get(size).is_none_or(|kept| *kept == 0));
         self.remove(&surplus)?;
         for size in wanted {
             // From the end, as tables in use are numbered from the beginning.
