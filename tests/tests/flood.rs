@@ -100,7 +100,13 @@ impl Flooded {
             println!("{:?}, {:?}", report.connections, report.new_connections);
             report.ensure_kept().unwrap();
         }
-        assert_eq!(memory(), before);
+        // Tables are the daemon's own: it makes and removes spare ones as a change settles.
+        let after = memory();
+        assert_eq!(after.0, before.0);
+        assert_eq!(
+            (after.1.services, after.1.flows, after.1.counters),
+            (before.1.services, before.1.flows, before.1.counters)
+        );
         println!("{:?}", before.1);
         println!("{:?}", director.status().unwrap().exceptions);
     }
